@@ -1,0 +1,49 @@
+"""The command line: `cdlib run | status | check | report PARAMS`, the same as `python -m cdlib`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cdlib import params
+from cdlib.errors import Refused
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="cdlib", description="Credit the data contributors of diffusion models.")
+    commands = top.add_subparsers(dest="command", required=True)
+    for name, what in (
+        ("run", "run the notebooks that are not done"),
+        ("status", "what is done, measured, missing and failed"),
+        ("check", "check the parameters and print the plan"),
+        ("report", "write one page with all tables, figures and notebooks"),
+    ):
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("file", type=Path, metavar="PARAMS", help="such as params/digits.yaml")
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value for this time")
+        if name == "run":
+            command.add_argument("--only", metavar="NN", help="run this notebook, done or not, such as 04")
+            command.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it, done or not")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 when all went well, 2 when the input was refused, 1 when something failed."""
+    from cdlib import run
+
+    given = parser().parse_args(argv)
+    options = {"only": given.only, "start": given.start} if given.command == "run" else {}
+    try:
+        changes = {key: value for text in given.set for key, value in params.change(text).items()}
+        getattr(run, given.command)(given.file, changes=changes, **options)
+    except Refused as error:
+        return run.fail(error, 2)
+    except RuntimeError as error:
+        return run.fail(error, 1)
+    except KeyboardInterrupt:
+        return run.fail("stopped; run the same command again to go on", 130)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

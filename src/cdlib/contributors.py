@@ -1,0 +1,46 @@
+"""Who owns which image, joined by image id and never by position.
+
+N  contributors, in the order of their labels         T  images
+"""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+
+def labels(table: pd.DataFrame) -> list[str]:
+    """The contributors' labels, sorted: their order in every coalition and every result, [N]."""
+    return sorted(table.contributor.unique())
+
+
+def counts(table: pd.DataFrame) -> np.ndarray:
+    """How many images each contributor gave, int [N]."""
+    return table.groupby("contributor").size().loc[labels(table)].to_numpy()
+
+
+def owners(table: pd.DataFrame) -> pd.Series:
+    """The contributor's index of each image, indexed by image id."""
+    index = {label: i for i, label in enumerate(labels(table))}
+    return table.set_index("image").contributor.map(index)
+
+
+def images_of(table: pd.DataFrame, members: np.ndarray) -> np.ndarray:
+    """Ids of a coalition's images, sorted, so that they do not depend on the table's order.
+
+    members    bool [N]
+    """
+    owner = owners(table)
+    return np.sort(owner.index[np.asarray(members, bool)[owner.to_numpy()]].to_numpy())
+
+
+def group(table: pd.DataFrame) -> pd.Series:
+    """For each contributor, whether it is the only one to give its class: `alone` or `shares`, indexed by label."""
+    givers = table.groupby("class").contributor.nunique()
+    return table.groupby("contributor")["class"].agg(lambda c: "alone" if (givers[c.unique()] == 1).any() else "shares")
+
+
+def digest(table: pd.DataFrame) -> str:
+    """A hash of who gave which image, whatever the order of the rows."""
+    rows = table.sort_values("image")[["image", "contributor"]].to_csv(index=False)
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""Scikit-learn's handwritten digits, 8x8: real images that need no download.
+
+Digits 0-4 come from one contributor each and digits 5-9 from three each, all giving equally many images: counting images
+says nothing, and who alone supplies a digit matters more to the variety of what is drawn.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+
+from cdlib import seeds
+from cdlib.errors import Refused
+
+
+def images_and_classes() -> tuple[np.ndarray, np.ndarray]:
+    """All 1,797 digits: uint8 [T, 1, 8, 8], 0..255, and which digit each is, int [T]."""
+    data = load_digits()
+    return np.round(data.images * (255 / 16)).astype(np.uint8)[:, None], data.target
+
+
+def check(params: dict):
+    """Refuse more owners than a digit has images for. Raises Refused."""
+    each = params["images_per_contributor"]
+    counts = np.bincount(images_and_classes()[1], minlength=10)
+    for digit, owners in enumerate(params["owners_per_class"]):
+        if owners * each > counts[digit]:
+            raise Refused(
+                f"owners_per_class: {owners} for digit {digit} with images_per_contributor {each}: needs {owners * each} images, "
+                f"there are {counts[digit]}: at most {counts[digit] // owners} images for each of {owners} owners"
+            )
+    if sum(params["owners_per_class"]) < 2:
+        raise Refused(f"owners_per_class: {params['owners_per_class']}: must make at least 2 contributors")
+
+
+def load(params: dict) -> tuple[np.ndarray, pd.DataFrame]:
+    """Images, and who gave which: contributor `3` alone gives threes, `7a`, `7b` and `7c` share the sevens."""
+    check(params)
+    images, classes = images_and_classes()
+    each, rows = params["images_per_contributor"], []
+    for digit, owners in enumerate(params["owners_per_class"]):
+        order = seeds.generator(params["assignment_seed"], "owners", digit).permutation(np.flatnonzero(classes == digit))
+        for k in range(owners):
+            label = str(digit) if owners == 1 else f"{digit}{'abcdefghijklmnopqrstuvwxyz'[k]}"
+            rows += [(int(i), label, str(digit)) for i in sorted(order[k * each : (k + 1) * each])]
+    return images, pd.DataFrame(rows, columns=["image", "contributor", "class"])

@@ -1,0 +1,245 @@
+"""The paper's figures, and those of the notebooks, from tidy frames of one property.
+
+Each function returns a `style.Drawing`: it shows itself in a notebook, and `save` writes it as pdf, png and csv.
+
+    M  coalitions        N  contributors
+"""
+
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+
+from .pictures import generated, images, top_and_generated, top_contributors
+from .style import (
+    CEILING,
+    GREY,
+    GROUPS,
+    INTERVAL,
+    PROCEDURES,
+    Drawing,
+    colour,
+    hollow,
+    in_order,
+    save,
+    spoken,
+    styled,
+    unit,
+)
+from .tables import table_1, table_2
+
+__all__ = [
+    "budget",
+    "by_coalitions",
+    "counterfactual",
+    "credit",
+    "curve",
+    "fidelity",
+    "generated",
+    "images",
+    "methods_by_lds",
+    "save",
+    "sizes",
+    "top_and_generated",
+    "top_contributors",
+]
+
+
+@styled
+def budget(lds_by_coalitions, runtime, alpha=0.5):
+    """LDS against what the coalitions cost, one line a procedure. Source: Figures 2, 5, 7 and 8.
+
+    The budget of n coalitions is n times the procedure's seconds (training and inference) over those of a retraining.
+    Raises ValueError when nothing was retrained.
+    """
+    frame = lds_by_coalitions[np.isclose(lds_by_coalitions["alpha"], alpha)]
+    ratio = table_2(runtime).set_index("procedure")["ratio_to_retrain"]
+    frame = frame.assign(budget=frame["n_coalitions"] * frame["procedure"].map(ratio))
+    figure = Drawing(frame, 3.1)
+    axes = figure.subplots()
+    _lines(axes, frame, "budget")
+    axes.set(xlabel="Budget (1 = one retraining with its inference)", ylabel=f"LDS (%), α = {alpha:g}", xlim=(0, None))
+    _legend(figure, axes)
+    figure.note(f"Bands: {INTERVAL}.\n{CEILING}")
+    return figure
+
+
+@styled
+def by_coalitions(lds_by_coalitions):
+    """LDS against the number of coalitions used, one panel an alpha. Source: Tables 4, 6 and 8."""
+    alphas = sorted(lds_by_coalitions["alpha"].unique())
+    figure = Drawing(lds_by_coalitions, 3.0)
+    panels = figure.subplots(1, len(alphas), sharey=True, squeeze=False)[0]
+    for axes, alpha in zip(panels, alphas, strict=True):
+        _lines(axes, lds_by_coalitions[lds_by_coalitions["alpha"] == alpha], "n_coalitions")
+        axes.set(title=f"α = {alpha:g}", xlabel="Coalitions measured", xlim=(0, None))
+    panels[0].set_ylabel("LDS (%)")
+    _legend(figure, panels[0])
+    figure.note(f"Bands: {INTERVAL}.\n{CEILING}")
+    return figure
+
+
+def _lines(axes, frame, x):
+    """One line with its band for each procedure and estimator, the paper's estimator after ours, and the ceiling."""
+    frame = frame[frame["interval"] == "subsets"].sort_values(x).sort_values("estimator", key=_is_paper, kind="stable")
+    for (procedure, estimator), line in in_order(frame, "procedure").groupby(["procedure", "estimator"], sort=False):
+        paper, shade = _is_paper(estimator), colour(procedure)
+        label = PROCEDURES.get(procedure, procedure) + (" (paper's estimator)" if paper else "")
+        face, dashes, strength = ("w", "--", 0.07) if paper else (shade, "-", 0.18)
+        axes.plot(line[x], line["lds_percent"], dashes, marker="o", color=shade, markerfacecolor=face, label=label)
+        axes.fill_between(line[x], line["low"], line["high"], color=shade, alpha=strength, linewidth=0)
+    axes.axhline(frame["ceiling_percent"].max(), color=GREY, linestyle=":", label="Ceiling")
+
+
+def _is_paper(estimator):
+    return estimator == "paper"
+
+
+def _legend(figure, axes):
+    lines, labels = axes.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper left", ncols=3 if len(labels) < 6 else 2)
+
+
+@styled
+def methods_by_lds(lds, alpha=0.5):
+    """LDS of each method, with its interval and the ceiling. Source: Table 1."""
+    frame = table_1(lds, alpha)
+    frame = frame[frame["interval"] == "subsets"]
+    figure = Drawing(frame, 0.9 + 0.26 * len(frame))
+    axes = figure.subplots()
+    _dots(axes, frame.assign(label=frame["method"], value=frame["lds_percent"], colour=frame["method"].map(colour)))
+    ceiling = frame["ceiling_percent"].max()
+    axes.axvline(ceiling, color=GREY, linestyle=":")
+    axes.annotate("ceiling", (ceiling, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=GREY)
+    axes.axvline(0, color=GREY, linewidth=0.6)
+    axes.set_xlabel(f"LDS (%), α = {alpha:g}, {frame['n_coalitions'].max()} test coalitions")
+    figure.note(f"Bars: {INTERVAL}.\n{CEILING}")
+    return figure
+
+
+@styled
+def credit(attributions, method):
+    """Credit of each contributor by one method, greatest on top, with its interval.
+
+    attributions   columns of attributions.csv; a further column `group`, if there is one, colours the contributors
+    """
+    frame = attributions[attributions["method"] == method].sort_values("value", ascending=False, kind="stable")
+    n, named = len(frame), len(frame) <= 60
+    groups = frame["group"] if "group" in frame else pd.Series("", frame.index)
+    colours = dict(zip(sorted(groups.unique()), cycle(GROUPS), strict=False))
+    figure = Drawing(frame, 0.9 + (0.155 * n if named else 5))
+    axes = figure.subplots()
+    rows = frame.assign(label=frame["contributor"] if named else "", colour=groups.map(colours))
+    _dots(axes, rows, thickness=1 if named else 0.3)
+    if len(colours) > 1:
+        for group in colours:
+            axes.plot([], [], "o", color=colours[group], label=f"{group} (n = {(groups == group).sum()})")
+        axes.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
+    axes.axvline(0, color=GREY, linewidth=0.6)
+    axes.set(title=method, ylabel=f"Contributor (n = {n})")
+    axes.set_xlabel(f"Credit ({unit(method, frame['property'].iloc[0])})")
+    figure.note("Bars: 95 % intervals of the credit." if frame["low"].notna().any() else "")
+    return figure
+
+
+def _dots(axes, rows, thickness=1.0):
+    """One dot and its interval a row, the first on top. rows: label, value, low, high, colour."""
+    look = {"linewidth": 1.4 * thickness, "markersize": 4 * thickness**0.5}
+    for place, row in enumerate(rows.itertuples()):
+        axes.plot([row.low, row.high], [place, place], color=row.colour, **look)
+        face = "w" if hollow(row.label) else row.colour
+        axes.plot(row.value, place, "o", color=row.colour, markerfacecolor=face, **look)
+        if np.isnan(row.value):
+            axes.annotate("not defined", (0, place), (3, 0), textcoords="offset points", va="center", color=GREY)
+    _rows(axes, rows["label"] if rows["label"].any() else [], len(rows))
+
+
+def _rows(axes, labels, n):
+    """Labels n rows, the first on top; long labels take two lines."""
+    axes.set_yticks(range(len(labels)), [label.replace(" (", "\n(") if len(label) > 30 else label for label in labels])
+    axes.set_ylim(n - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+@styled
+def counterfactual(frame):
+    """Relative change of the property without the top contributors, and with them alone. Source: Figure 3.
+
+    frame   columns of counterfactual.csv
+    """
+    frame = in_order(frame)
+    changes = [change for change in ("remove_top", "keep_top") if frame["change"].str.startswith(change).any()]
+    rows = [frame[frame["change"].str.startswith(change)] for change in changes]
+    figure = Drawing(frame, 0.8 + sum(0.35 + 0.27 * len(bars) for bars in rows))
+    heights = [len(bars) for bars in rows]
+    panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, bars in zip(panels, rows, strict=True):
+        verb, _, percent = bars["change"].iloc[0].split("_")
+        words = {"remove": "Without the top {} % of contributors", "keep": "With the top {} % of contributors alone"}
+        for row, bar in enumerate(bars.itertuples()):
+            fill = "w" if hollow(bar.method) else colour(bar.method)
+            axes.barh(row, bar.percent, 0.68, color=fill, edgecolor=colour(bar.method))
+            axes.plot([bar.low, bar.high], [row, row], color="k", linewidth=1, marker="|")
+        _rows(axes, bars["method"], len(bars))
+        axes.set_title(words[verb].format(percent))
+        axes.axvline(0, color=GREY, linewidth=0.6)
+    panels[-1].set_xlabel(f"Change of {spoken(frame['property'].iloc[0])} against the full model (%)")
+    figure.note(f"Bars: mean of {frame['n_seeds'].max()} seeds; lines: 95 % intervals over seeds.")
+    return figure
+
+
+@styled
+def fidelity(frame, property_name="utility"):
+    """v(S) of the sparsely fine-tuned model against that of the retrained model, on the same coalitions. Source: eq. 6.
+
+    frame   retrain, sparse_finetune (property's unit), size (contributors in S); one row a coalition
+    """
+    figure = Drawing(frame, 3.3, 4.0)
+    axes = figure.subplots()
+    points = axes.scatter(frame["retrain"], frame["sparse_finetune"], 14, frame["size"], cmap="cividis", zorder=2)
+    both = frame[["retrain", "sparse_finetune"]]
+    span = [both.min().min(), both.max().max()]
+    axes.plot(span, span, color=GREY, linestyle=":", zorder=1)
+    axes.annotate("equal", span[1:] * 2, xytext=(2, 2), textcoords="offset points", color=GREY, annotation_clip=False)
+    pearson, spearman = (both.corr(kind).iloc[0, 1] for kind in ("pearson", "spearman"))
+    text = f"Pearson r = {pearson:.2f}\nSpearman r = {spearman:.2f}\nn = {len(frame)} coalitions"
+    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top")
+    name = spoken(property_name)
+    axes.set(xlabel=f"{name}, retrained", ylabel=f"{name}, sparsely fine-tuned", aspect="equal")
+    figure.colorbar(points, label="Contributors in the coalition", shrink=0.9)
+    return figure
+
+
+@styled
+def sizes(members):
+    """How many coalitions there are of each size.
+
+    members   bool [M, N]  who was in each coalition
+    """
+    n_coalitions, n_contributors = members.shape
+    frame = pd.Series(members.sum(1)).value_counts().sort_index().rename_axis("size").reset_index(name="n_coalitions")
+    figure = Drawing(frame, 1.8)
+    axes = figure.subplots()
+    axes.bar(frame["size"], frame["n_coalitions"], color=GREY)
+    axes.set(xlabel=f"Size of the coalition (of {n_contributors} contributors)", xlim=(-0.6, n_contributors + 0.6))
+    axes.set_ylabel(f"Coalitions (of {n_coalitions})")
+    axes.locator_params(integer=True)
+    return figure
+
+
+@styled
+def curve(losses):
+    """Training loss against step: each, and the running mean over a twentieth of them.
+
+    losses   float [steps]  mean squared error of the predicted noise
+    """
+    width = max(1, len(losses) // 20)
+    frame = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
+    frame["smoothed"] = frame["loss"].rolling(width, center=True, min_periods=1).mean()
+    figure = Drawing(frame, 1.8)
+    axes = figure.subplots()
+    axes.plot(frame["step"], frame["loss"], color="#BBBBBB", linewidth=0.5)
+    axes.plot(frame["step"], frame["smoothed"], color="k", label=f"mean of {width} steps")
+    axes.set(xlabel="Step", ylabel="Loss (MSE)", yscale="log")
+    axes.legend()
+    return figure

@@ -1,0 +1,184 @@
+"""The parameters of a run: one flat YAML file, checked as a whole before any work starts.
+
+A name that a file leaves out has the value of params/digits.yaml, which is also the default in the notebook that reads it.
+"""
+
+import ast
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import nbformat
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cdlib import paths
+from cdlib.errors import Refused
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Schedule = Literal["constant", "cosine", "one_cycle"]
+
+# Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
+EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
+
+
+class Params(BaseModel):
+    """Every parameter there is: its type and what is allowed. What each is for stands in params/digits.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    executor: Literal["serial", "processes"]
+    workers: Count
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    dataset: Literal["digits"]
+    owners_per_class: Annotated[list[Positive], Field(min_length=1, max_length=10)]
+    images_per_contributor: Positive
+    assignment_seed: Count
+    model: str
+    train_steps: Positive
+    train_lr: Rate
+    train_schedule: Schedule
+    warmup_steps: Count
+    batch_size: Positive
+    optimizer: Literal["adam", "adamw"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    grad_clip: Annotated[float, Field(ge=0)]
+    timesteps: Literal["uniform", "antithetic"]
+    ema: Literal["none", "fresh", "continued"]
+    ema_decay: Fraction
+    horizontal_flip: bool
+    precision: Literal["fp32", "bf16"]
+    train_seed: Count
+    property: Literal["inception_score"]
+    n_images: Positive
+    sampling_steps: Annotated[int, Field(ge=1, le=1000)]
+    sample_batch: Positive
+    n_full_seeds: Positive
+    n_empty_seeds: Positive
+    pruning_ratio: Annotated[float, Field(ge=0, lt=1)]
+    prune_steps: Count
+    prune_lr: Rate
+    prune_schedule: Schedule
+    n_coalitions: Positive
+    n_paper_coalitions: Count
+    n_finetune: Count
+    n_retrain: Count
+    coalition_seed: Count
+    finetune_steps: Positive
+    finetune_lr: Rate
+    finetune_schedule: Schedule
+    n_loo_seeds: Count
+    alphas: Annotated[list[Fraction], Field(min_length=1)]
+    n_subsets: Annotated[int, Field(ge=3)]
+    n_lds_seeds: Positive
+    remove_fraction: Fraction
+    keep_fraction: Fraction
+    counterfactual_methods: Annotated[list[str], Field(min_length=1)]
+    n_counterfactual_seeds: Positive
+
+    @model_validator(mode="after")
+    def _seeds_fit(self):
+        if self.n_loo_seeds > self.n_full_seeds:
+            raise ValueError(f"n_loo_seeds: {self.n_loo_seeds}: must be at most n_full_seeds ({self.n_full_seeds})")
+        return self
+
+
+def check(values: dict, source: str) -> dict:
+    """The values, with digits.yaml's for the names left out.
+
+    Raises Refused, one line for each offence: source, key, value, what is allowed.
+    """
+    unknown = [k for k in values if k not in Params.model_fields]
+    if unknown:
+        raise Refused(f"{source}: {unknown[0]}: {values[unknown[0]]!r}: no notebook reads this name{_nearest(unknown[0])}")
+    try:
+        return Params(**{**defaults(), **values}).model_dump()
+    except ValidationError as error:
+        raise Refused("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, Params.model_fields, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; the names are listed in {paths.params().name}"
+
+
+def _explain(error: dict) -> str:
+    """One pydantic error in the user's terms."""
+    message = error["msg"].replace("Input should be", "must be").replace("Value error, ", "")
+    if not error["loc"]:
+        return message
+    key, value = ".".join(str(part) for part in error["loc"]), error["input"]
+    text = f"{key}: {value!r}: {message}"
+    if isinstance(value, str) and error["type"].startswith(("float", "int")):
+        try:
+            text += f": YAML reads {value} as text; write {float(value):.1e}"
+        except ValueError:
+            pass
+    return text
+
+
+def defaults() -> dict:
+    """The values of params/digits.yaml, unchecked."""
+    return _read(paths.params())
+
+
+def _read(file: Path) -> dict:
+    try:
+        values = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise Refused(f"{file}: no such parameter file; there are {', '.join(known_files())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
+        raise Refused(f"{file}: must hold lines `name: value`")
+    return values
+
+
+def known_files() -> list[str]:
+    """The parameter files that come with the repository."""
+    return [f"params/{p.name}" for p in sorted((paths.root() / "params").glob("*.yaml"))]
+
+
+def load(file: Path, changes: dict | None = None) -> dict:
+    """Checked parameters of a file, with `changes` (from `--set`) on top."""
+    return check({**_read(Path(file)), **(changes or {})}, str(file))
+
+
+def change(text: str) -> dict:
+    """`key=value` of the command line, the value read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise Refused(f"--set {text}: must be key=value")
+    return {key: yaml.safe_load(value)}
+
+
+def given(namespace: dict) -> dict:
+    """The parameters in a notebook's namespace: all plain values bound when this was first called there.
+
+    A cell that is run again sees the same names, so values computed further down are never taken for parameters.
+    """
+    plain = (str, int, float, bool, list)
+    names = namespace.setdefault(
+        "_parameters_given",
+        [n for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in ("In", "Out")],
+    )
+    return {n: namespace[n] for n in names}
+
+
+def declared(notebook: Path) -> dict:
+    """Names and default values in the `parameters` cell of a notebook."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
+    return {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body if isinstance(line, ast.AnnAssign)}
+
+
+def code(notebook: Path) -> str:
+    """The code of a notebook, without its parameters: what it does, whatever its values."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return json.dumps([c.source for c in cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])])

@@ -1,0 +1,128 @@
+"""Which coalitions each notebook asks for: a function of the parameters, so that the work is known before it starts.
+
+N  contributors        M  coalitions
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cdlib import coalitions
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Coalitions to be measured.
+
+    purpose      what for
+    procedure    retrain | finetune | sparse_finetune
+    members      bool [M, N]
+    seeds        int [M]: of initial weights (retrain) and of the training's randomness
+    """
+
+    purpose: str
+    procedure: str
+    members: np.ndarray
+    seeds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+def n_contributors(params: dict) -> int:
+    """N, known without reading any image."""
+    return sum(params["owners_per_class"])
+
+
+def _crossed(purpose: str, members: np.ndarray, seeds) -> Wanted:
+    """Every coalition, retrained with every seed; seeds vary slowest."""
+    members = np.atleast_2d(members)
+    return Wanted(purpose, "retrain", np.tile(members, (len(seeds), 1)), np.repeat(seeds, len(members)))
+
+
+def ends(params: dict) -> list[Wanted]:
+    """Notebook 02: v(everybody) and v(nobody), each with several seeds, for their noise enters every credit."""
+    n = n_contributors(params)
+    return [
+        _crossed("everybody", coalitions.everybody(n), range(params["n_full_seeds"])),
+        _crossed("nobody", coalitions.nobody(n), range(params["n_empty_seeds"])),
+    ]
+
+
+def shapley(params: dict) -> list[Wanted]:
+    """Notebook 04: our paired design by sparsified fine-tuning, the paper's draws, and the first of ours by other procedures.
+
+    A coalition drawn again gets another seed. More coalitions are always the same ones, and then others.
+    """
+    n, seed = n_contributors(params), params["coalition_seed"]
+    paired = coalitions.paired(n, max(params[k] for k in ("n_coalitions", "n_finetune", "n_retrain")), seed)
+    drawn = coalitions.kernel(n, params["n_paper_coalitions"], seed)
+    return [
+        Wanted(purpose, procedure, members, coalitions.repeats(members))
+        for purpose, procedure, members in (
+            ("paired coalitions", "sparse_finetune", paired[: params["n_coalitions"]]),
+            ("the paper's draws", "sparse_finetune", drawn),
+            ("paired coalitions", "finetune", paired[: params["n_finetune"]]),
+            ("paired coalitions", "retrain", paired[: params["n_retrain"]]),
+        )
+    ]
+
+
+def leave_one_out(params: dict) -> list[Wanted]:
+    """Notebook 05: everybody but one, with the seeds of the full models (eq. 11)."""
+    members = coalitions.leave_one_out(n_contributors(params))
+    return [_crossed("leave one out", members, range(params["n_loo_seeds"]))]
+
+
+def lds(params: dict) -> list[Wanted]:
+    """Notebook 06: for each alpha, random coalitions of size alpha N, each retrained with several seeds (eq. 10).
+
+    The seeds are none of those that the credits were estimated with.
+    """
+    n, seeds = n_contributors(params), range(1, 1 + params["n_lds_seeds"])
+    return [
+        _crossed(
+            f"LDS, alpha {alpha:g}",
+            coalitions.datamodel(n, params["n_subsets"], alpha, params["coalition_seed"]),
+            seeds,
+        )
+        for alpha in params["alphas"]
+    ]
+
+
+def changes(params: dict) -> dict[str, tuple]:
+    """The counterfactual changes: name -> (function of a ranking, fraction)."""
+    remove, keep = params["remove_fraction"], params["keep_fraction"]
+    return {
+        f"remove_top_{100 * remove:.0f}": (coalitions.remove_top, remove),
+        f"keep_top_{100 * keep:.0f}": (coalitions.keep_top, keep),
+    }
+
+
+def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, str], Wanted]:
+    """Notebook 07: without the top contributors of each method, and with only them; (method, change) -> coalitions."""
+    found = attributions[attributions.property == params["property"]]
+    return {
+        (method, change): _crossed(
+            f"{method}, {change}",
+            choose(found[found.method == method].sort_values("contributor").value.to_numpy(), fraction),
+            range(params["n_counterfactual_seeds"]),
+        )
+        for method in params["counterfactual_methods"]
+        for change, (choose, fraction) in changes(params).items()
+    }
+
+
+def n_planned(params: dict) -> pd.DataFrame:
+    """How many models each notebook makes: notebook, purpose, procedure, n. What several ask for is counted where it is first."""
+    wanted = {
+        "02_train": ends(params),
+        "04_shapley": shapley(params),
+        "05_baselines": leave_one_out(params),
+        "06_lds": lds(params),
+    }
+    rows = [(nb, w.purpose, w.procedure, len(w)) for nb, several in wanted.items() for w in several if len(w)]
+    n = len(params["counterfactual_methods"]) * len(changes(params)) * params["n_counterfactual_seeds"]
+    rows.append(("07_counterfactual", "counterfactuals, at most", "retrain", n))
+    return pd.DataFrame(rows, columns=["notebook", "purpose", "procedure", "n"])

@@ -1,0 +1,41 @@
+"""The Inception Score (eq. 7): how surely each image belongs to a class, and how many classes there are.
+
+IS = exp( E_x KL( p(y|x) || p(y) ) ), from 1 to the number of classes; higher is better. Source: Salimans et al. 2016.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cdlib.properties import classifier
+
+LABEL = "Inception Score"
+
+
+def inception_score(probabilities: np.ndarray) -> float:
+    """The score of class probabilities p(y|x), float [n, K]; all images in one split, as in the paper's setting."""
+    p = np.asarray(probabilities, np.float64)
+    marginal = p.mean(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = np.where(p > 0, p * np.log(p / marginal), 0.0).sum(1)
+    return float(np.exp(divergence.mean()))
+
+
+def prepare(folder: Path, params: dict) -> dict:
+    """Train the classifier that stands in for Inception v3 on small digits."""
+    return classifier.prepare(folder, params)
+
+
+def settings(folder: Path) -> dict:
+    """The classifier's weights decide the value."""
+    return {"classifier": classifier.about(folder)["digest"], "splits": 1}
+
+
+def per_image(folder: Path, images: np.ndarray) -> dict:
+    """p(y|x) of each image, float32 [n, K]."""
+    return {"probabilities": classifier.probabilities(folder, images)}
+
+
+def value(arrays: dict) -> float:
+    """The score from the kept probabilities."""
+    return inception_score(arrays["probabilities"])

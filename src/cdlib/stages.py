@@ -1,0 +1,104 @@
+"""The two models that a run makes once: the full model, and the sparse one that approximates it (section 3.2).
+
+models/full.safetensors      trained on everybody's images
+models/sparse.safetensors    the full model pruned, then fine-tuned on everybody's images
+"""
+
+import json
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cdlib import contributors, datasets, families, measured, prune, store
+from cdlib.progress import Progress
+from cdlib.train import Recipe, one_thread, train
+
+
+def dataset(params: dict) -> datasets.Dataset:
+    """The run's images and contributors, read once in a process."""
+    names = ("dataset", "owners_per_class", "images_per_contributor", "assignment_seed")
+    return _dataset(measured.canonical({n: params[n] for n in names}))
+
+
+@lru_cache(maxsize=2)
+def _dataset(names: bytes) -> datasets.Dataset:
+    return datasets.load(json.loads(names))
+
+
+def recipe(params: dict, stage: str) -> Recipe:
+    """How a model is trained at a stage: `train`, `prune` or `finetune`, the prefix of its own parameters."""
+    shared = ("batch_size", "optimizer", "weight_decay", "warmup_steps", "grad_clip", "timesteps")
+    shared += ("ema", "ema_decay", "horizontal_flip", "precision")
+    own = {name: params[f"{stage}_{name}"] for name in ("steps", "lr", "schedule")}
+    return Recipe(**own, **{name: params[name] for name in shared})
+
+
+def path(folder: Path, name: str) -> Path:
+    """The weights of the `full` or the `sparse` model."""
+    return folder / "models" / f"{name}.safetensors"
+
+
+def full(run: store.Run) -> dict:
+    """Train the full model, unless this run has it; returns what stands beside it, with the losses."""
+    model = families.new(families.preset(run["model"]), run["train_seed"], families.device(run["device"]))
+    how = recipe(run.params, "train")
+    origin = {"recipe": how.as_dict(), "model": model.config, "seed": run["train_seed"], "images": _images_digest(run)}
+    return _keep(run, "full", origin, lambda: model, how)
+
+
+def sparse(run: store.Run) -> dict:
+    """Prune the full model and fine-tune it on everybody's images, unless this run has it; returns what stands beside it."""
+    how = recipe(run.params, "prune")
+    start = families.about(path(run.folder, "full"))
+    origin = {
+        "recipe": how.as_dict(),
+        "start": start["digest"],
+        "pruning_ratio": run["pruning_ratio"],
+        "seed": run["train_seed"],
+    }
+    return _keep(run, "sparse", origin, lambda: pruned(run), how)
+
+
+def pruned(run: store.Run):
+    """The full model with the fraction `pruning_ratio` of its channels removed, not yet fine-tuned.
+
+    The weights that are pruned are those that would be trained on: the raw ones when an average is continued, as in the
+    released code, the evaluated ones otherwise.
+    """
+    load = families.continuing if run["ema"] == "continued" else lambda *a: (families.load(*a), None)
+    model, _ = load(path(run.folder, "full"), families.device(run["device"]))
+    prune.prune(model.unet, run["pruning_ratio"], model.example())
+    return model
+
+
+def _images_digest(run: store.Run) -> str:
+    return contributors.digest(dataset(run.params).contributors)
+
+
+def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
+    """Train what `start` returns on everybody's images and save it, unless the kept model has this very origin."""
+    about = families.about(path(run.folder, name))
+    if about and about["origin"] == json.loads(json.dumps(origin)):
+        return about
+    data = dataset(run.params)
+    model, everybody = start(), np.unique(data.contributors.image)
+    progress = Progress(f"{name} model, step", how.steps, run.path("progress.json"))
+    before = time.perf_counter()
+    with one_thread():
+        trained = train(model, data.images[everybody], how, run["train_seed"], progress=progress.step)
+    return families.save(
+        model,
+        path(run.folder, name),
+        {
+            "origin": origin,
+            "recipe": how.as_dict(),
+            "train_seconds": time.perf_counter() - before,
+            "ema_step": trained.ema_step,
+            "device": f"{model.device} {torch.cuda.get_device_name() if model.device != 'cpu' else ''}".strip(),
+            "losses": [float(f"{v:.6g}") for v in trained.losses],
+        },
+        trained.raw,
+    )

@@ -1,0 +1,158 @@
+"""One look for all figures and tables: colours, names, sizes, and how a figure is saved.
+
+A method has one colour everywhere, and so has the procedure that it measures with. What the paper's own estimator gives
+is hollow or dashed. Colours: Okabe & Ito, safe for colour-blind readers.
+"""
+
+import io
+from functools import wraps
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+WIDTH_IN = 5.5  # text width of the paper
+
+PROCEDURES = {"retrain": "Retraining", "finetune": "FT", "sparse_finetune": "Sparsified FT"}  # shown as
+
+COLOURS = {  # in the order of the paper's tables
+    "Pixel similarity (average)": "#56B4E9",
+    "Pixel similarity (max)": "#E69F00",
+    "Number of images (control)": "#999999",
+    "Ridge datamodel (control)": "#555555",
+    "Leave-one-out (LOO)": "#CC79A7",
+    "Retraining Shapley": "#009E73",
+    "FT Shapley": "#0072B2",
+    "Sparsified-FT Shapley (paper's estimator)": "#D55E00",
+    "Sparsified-FT Shapley (Ours)": "#D55E00",
+    "retrain": "#009E73",
+    "finetune": "#0072B2",
+    "sparse_finetune": "#D55E00",
+}
+GROUPS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
+
+GREY = "#555555"  # of what is not a method
+
+INTERVAL = "95 % intervals, bootstrap over the test coalitions"  # the kind "subsets" of lds.csv
+CEILING = "Ceiling: how well one retraining predicts another of the same coalitions."
+
+RC = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#444444",
+    "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8,
+    "figure.dpi": 110,
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.5,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 220,
+    "text.usetex": False,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+
+
+class Drawing(Figure):
+    """A figure in this style, which carries the tidy frame it was drawn from and shows itself in a notebook.
+
+    pyplot does not know it, so a cell that ends in it shows it once.
+    """
+
+    @rc_context(RC)
+    def __init__(self, frame, height_in, width_in=WIDTH_IN):
+        super().__init__(figsize=(width_in, height_in), layout="constrained")
+        self.frame = frame
+
+    @rc_context(RC)
+    def draw(self, renderer):
+        super().draw(renderer)
+
+    def note(self, text):
+        """Writes a small line under the axes: what an interval means, and n."""
+        self.supxlabel(text, fontsize=6.5, color=GREY, x=0.01, horizontalalignment="left")
+
+    def _repr_png_(self):
+        """PNG at twice the screen's resolution, and the size to show it at (pixels)."""
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=2 * RC["figure.dpi"])
+        width, height = (int(inches * RC["figure.dpi"]) for inches in self.get_size_inches())
+        return png.getvalue(), {"width": width, "height": height}
+
+
+def styled(draw):
+    """Makes a function that draws a `Drawing` do so in this style.
+
+    It is laid out here, once: an engine moves things a little each time, so showing a figure would change its file.
+    """
+
+    @wraps(draw)
+    def drawn(*args, **kwargs):
+        with rc_context(RC):
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return figure
+
+    return drawn
+
+
+def colour(name):
+    """Colour of a method or a procedure; grey for one that `COLOURS` does not name."""
+    return COLOURS.get(name, "#7F7F7F")
+
+
+def hollow(name):
+    """Whether a method is the paper's own estimator, which is drawn hollow or dashed."""
+    return "paper's estimator" in name
+
+
+def in_order(frame, column="method"):
+    """The frame with its methods (or procedures) in the order of the paper's tables, unknown ones first."""
+    order = list(COLOURS)
+    rank = [order.index(name) if name in order else -1 for name in frame[column]]
+    return frame.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)
+
+
+def spoken(name):
+    """A property's name as a reader says it: "inception_score" is "Inception score"."""
+    name = name.replace("_", " ")
+    return name[:1].upper() + name[1:]
+
+
+def unit(method, property_name):
+    """Unit of a method's credit: the property's if it measures coalitions, else its own."""
+    measures = any(word in method for word in ("Shapley", "LOO", "datamodel"))
+    return f"in units of {spoken(property_name)}" if measures else "in the method's own unit"
+
+
+@rc_context(RC)
+def save(figure, folder, name, frame=None):
+    """Writes folder/name.pdf, name.png (220 dpi), and name.csv; the same figure gives the same bytes.
+
+    frame   what it was drawn from; left out, the frame that the figure carries
+    Returns the path of the png.
+    """
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    frame = figure.frame if frame is None else frame
+    pd.DataFrame(frame).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+    return path.with_suffix(".png")

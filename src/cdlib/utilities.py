@@ -1,0 +1,165 @@
+"""v(S): make a model for a coalition, draw its images, measure their property. Asks the store first.
+
+M  coalitions        N  contributors
+
+procedure          start weights    steps, rate, schedule     images
+retrain            random           train_*                   the coalition's
+finetune           full model       finetune_*                the coalition's
+sparse_finetune    pruned model     finetune_*                the coalition's (section 3.2: the paper's method)
+"""
+
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cdlib import contributors, families, properties, sample, stages, store
+from cdlib.errors import Refused
+from cdlib.executors import EXECUTORS
+from cdlib.measured import Measured, bits
+from cdlib.plan import Wanted
+from cdlib.progress import Progress
+from cdlib.train import NotFinite, one_thread, train
+
+START = {"retrain": None, "finetune": "full", "sparse_finetune": "sparse"}
+KEPT_IMAGES = 64  # of each model; of a full model all, for they are the queries of the baselines
+MAX_ATTEMPTS = 3
+
+
+def context(run: store.Run, procedure: str) -> dict:
+    """What all coalitions of a procedure have in common: everything that can change v(S), but S and the seed.
+
+    Raises Refused when the model to start from is not there yet.
+    """
+    p, start = run.params, START[procedure]
+    about = families.about(stages.path(run.folder, start)) if start else None
+    if start and not about:
+        raise Refused(f"{stages.path(run.folder, start)}: not there yet; run the notebook that makes the {start} model first")
+    return {
+        "dataset": {"name": p["dataset"], "contributors": contributors.digest(stages.dataset(p).contributors)},
+        "model": families.preset(p["model"]),
+        "procedure": procedure,
+        "recipe": stages.recipe(p, "finetune" if start else "train").as_dict(),
+        "start": about["digest"] if about else "random",
+        "sampler": {"n_images": p["n_images"], "steps": p["sampling_steps"]},
+        "properties": {p["property"]: properties.named(p["property"]).settings(run.folder)},
+    }
+
+
+def specifications(run: store.Run, wanted: Wanted) -> list[dict]:
+    """What each wanted coalition is measured as; its hash is its key."""
+    shared = context(run, wanted.procedure)
+    return [shared | {"members": bits(m), "seed": int(s)} for m, s in zip(wanted.members, wanted.seeds, strict=True)]
+
+
+def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
+    """The wanted coalitions, each measured once whoever asks for it: trained and sampled only where the store has none.
+
+    Returns a frame in the order asked for: key, procedure, seed, members, size, one column for each property,
+    train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out.
+    """
+    specs = specifications(run, wanted)
+    keys = [run.measured.key(s) for s in specs]
+    todo = {k: s for k, s in zip(keys, specs, strict=True) if not _is_measured(run, k)}
+    progress = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json"))
+    for _ in range(MAX_ATTEMPTS):
+        tasks = [(str(run.folder), run.params, spec) for spec in todo.values()]
+        for task, error in EXECUTORS[run["executor"]](measure_one, tasks, run["workers"]):
+            if error:
+                run.measured.fail(task[2], error)
+            else:
+                del todo[run.measured.key(task[2])]
+                progress.step()
+        if not todo:
+            break
+    if todo:
+        names = ", ".join(f"{s['members']} seed {s['seed']} ({k})" for k, s in todo.items())
+        warnings.warn(f"{len(todo)} coalitions could not be measured, each tried {MAX_ATTEMPTS} times: {names}", stacklevel=2)
+    kept = [k for k in keys if k not in todo]
+    run.use(kept)
+    return rows(run, kept)
+
+
+def _is_measured(run: store.Run, key: str) -> bool:
+    record = run.measured.read(key)
+    return record is not None and record["status"] == "measured"
+
+
+def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
+    """Measured coalitions as a frame, in the order of the keys."""
+    frame = pd.DataFrame([run.measured.row(key) for key in keys])
+    if len(frame):
+        frame.insert(4, "size", frame.members.str.count("1"))
+    return frame
+
+
+def members(table: pd.DataFrame) -> np.ndarray:
+    """Who was in each coalition of a frame: bool [M, N]."""
+    return np.array([[c == "1" for c in text] for text in table.members])
+
+
+def measure_one(task: tuple):
+    """Measure one coalition and keep it: (run folder, parameters, specification). Runs in a worker.
+
+    Raises NotFinite when the loss or the property is not a finite number.
+    """
+    folder, params, spec = Path(task[0]), task[1], task[2]
+    before = time.perf_counter()
+    with one_thread():
+        model = _model(folder, params, spec)
+        trained = time.perf_counter()
+        images = sample.draw(
+            model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
+        )
+        values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else KEPT_IMAGES]}
+        for name in spec["properties"]:
+            per_image = properties.named(name).per_image(folder, images)
+            values[name] = properties.named(name).value(per_image)
+            arrays |= {f"{name}/{key}": array for key, array in per_image.items()}
+    if not np.isfinite(list(values.values())).all():
+        raise NotFinite(f"property not finite: {values}")
+    Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+
+
+def _model(folder: Path, params: dict, spec: dict):
+    """The model of a coalition: start weights, then trained on the coalition's images; nobody's model stays as it starts."""
+    data, device = stages.dataset(params), families.device(params["device"])
+    ids = contributors.images_of(data.contributors, [c == "1" for c in spec["members"]])
+    how, average = stages.recipe(params, "finetune" if START[spec["procedure"]] else "train"), None
+    if START[spec["procedure"]] is None:
+        model = families.new(spec["model"], spec["seed"], device)
+    elif how.ema == "continued":
+        model, average = families.continuing(stages.path(folder, START[spec["procedure"]]), device)
+    else:
+        model = families.load(stages.path(folder, START[spec["procedure"]]), device)
+    if len(ids):
+        train(model, data.images[ids], how, spec["seed"], average)
+    return model
+
+
+def game(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Who was in, bool [M, N], and v(S), float [M], of a frame of measured coalitions."""
+    return members(table), values(run, table)
+
+
+def by_seed(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Coalitions that were measured with every seed: who was in, bool [B, N], and v(S), float [B, S].
+
+    A coalition that failed with one of the seeds is left out.
+    """
+    grid = table.pivot(index="members", columns="seed", values=run["property"]).reindex(table.members.unique()).dropna()
+    return np.array([[c == "1" for c in text] for text in grid.index]), grid.to_numpy()
+
+
+def runtime(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runtime.csv: median seconds of a coalition's training and sampling, by procedure."""
+    groups = table.groupby("procedure", sort=False)
+    found = groups[["train_seconds", "sample_seconds"]].median()
+    return found.assign(n=groups.size()).reset_index()
+
+
+def values(run: store.Run, table: pd.DataFrame) -> np.ndarray:
+    """v(S) of each row of a frame, in the unit of the run's property: float [M]."""
+    return table[run["property"]].to_numpy()

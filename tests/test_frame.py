@@ -1,0 +1,130 @@
+"""The files around the library say the same things, and what they say is true."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import cdlib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.lstrip().startswith("#")]
+MAKEFILE = (ROOT / "Makefile").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def is_exact(line):
+    """Whether a line of the lock is `name==version`, with at most a marker: no range, address, hash or option."""
+    return re.fullmatch(r"[\w.-]+==[\w.+!-]+( ; [^@]+)?", line) is not None and "--" not in line
+
+
+def read(name):
+    """A YAML file at the top of the repository."""
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+def recipe(target):
+    """The lines that make runs for a target."""
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    assert found, f"the Makefile has no target {target}"
+    return found[1]
+
+
+def test_the_lock_has_exact_versions_only():
+    assert LOCK
+    assert not [line for line in LOCK if not is_exact(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "numpy",
+        "numpy>=2.0",
+        "numpy==2.*",
+        "numpy==2.4.6 --hash=sha256:00",
+        "numpy @ https://example.org/numpy.whl",
+        "--extra-index-url https://example.org",
+        "-e .",
+    ],
+)
+def test_a_loose_line_is_seen(line):
+    assert not is_exact(line)
+
+
+def test_the_lock_has_every_dependency():
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    locked = {canonicalize_name(Requirement(line).name) for line in LOCK}
+    missing = {canonicalize_name(Requirement(wish).name) for wish in wanted} - locked
+    assert not missing, f"run `make lock`: {missing}"
+
+
+def test_conda_installs_the_lock():
+    environment = read("environment.yml")
+    assert environment["name"] == PROJECT["name"]
+    assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r requirements.lock", "-e ."]}]
+
+
+def test_the_version_is_the_same_everywhere():
+    assert PROJECT["version"] == cdlib.__version__ == read("CITATION.cff")["version"]
+
+
+def test_the_citation_is_the_paper():
+    citation = read("CITATION.cff")
+    paper = citation["preferred-citation"]
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["license"] == PROJECT["license"]
+    assert paper["title"] == "An Efficient Framework for Crediting Data Contributors of Diffusion Models"
+    assert [author["family-names"] for author in paper["authors"]] == ["Lu", "Lin", "Kim", "Lee"]
+    assert paper["year"] == 2025
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("digits", "cdlib run params/digits.yaml"),
+        ("smoke", "cdlib run params/smoke.yaml"),
+        ("run", "cdlib run $(PARAMS)"),
+        ("lab", "jupyter lab"),
+        ("test", 'pytest -q -m "not slow and not gpu"'),
+        ("slow", "pytest -q -m slow"),
+        ("lint", "ruff format --check"),
+        ("format", "nbstripout"),
+        ("lock", "uv pip compile"),
+    ],
+)
+def test_make_runs(target, command):
+    assert command in recipe(target)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))))
+def test_the_readme_names_targets_that_exist(target):
+    assert recipe(target)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))
+def test_the_readme_links_to_files_that_exist(link):
+    assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
+
+
+def test_the_gate_runs_the_tests():
+    gate = ROOT / ".ci" / "run"
+    assert os.access(gate, os.X_OK)
+    assert gate.read_text().rstrip().endswith("make --no-print-directory test")
+
+
+def test_hooks_need_no_network():
+    for repository in read(".pre-commit-config.yaml")["repos"]:
+        assert repository["repo"] == "local"
+        assert all(hook["entry"].startswith(".venv/bin/") for hook in repository["hooks"])
+
+
+def test_make_format_strips_what_the_hook_strips():
+    noise = re.search(r"^NOISE := (.+)$", MAKEFILE, re.MULTILINE)[1]
+    hooks = {hook["id"]: hook["entry"] for hook in read(".pre-commit-config.yaml")["repos"][0]["hooks"]}
+    assert hooks["nbstripout"] == f'.venv/bin/nbstripout --extra-keys "{noise}"'

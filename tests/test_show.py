@@ -1,0 +1,340 @@
+"""Tables, figures and the report, from tidy frames made here."""
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from nbformat import v4
+
+from cdlib import figures, pictures, style, tables
+from cdlib.report import report
+
+OURS = "Sparsified-FT Shapley (Ours)"
+CONTRIBUTORS = [*"01234", *(f"{digit}{owner}" for digit in "56789" for owner in "abc")]
+
+
+@pytest.fixture(scope="module")
+def lds():
+    percents = {OURS: 61.5, "Leave-one-out (LOO)": 30.7, "Ridge datamodel (control)": 90.0, "A new method": -4.01}
+    rows = [
+        (method, "inception_score", alpha, percent + alpha / 3, percent - 6, percent + 5, interval, 94.0, 48)
+        for method, percent in percents.items()
+        for alpha in (0.25, 0.5, 0.75)
+        for interval in ("subsets", "seeds")
+    ]
+    columns = "method property alpha lds_percent low high interval ceiling_percent n_coalitions"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+@pytest.fixture(scope="module")
+def lds_by_coalitions():
+    rows = [
+        (procedure, estimator, "inception_score", alpha, n, n / 2, n / 2 - 9, n / 2 + 9, "subsets", 94.0)
+        for procedure, estimator in [("retrain", "ours"), ("sparse_finetune", "ours"), ("sparse_finetune", "paper")]
+        for alpha in (0.25, 0.5)
+        for n in (40, 80, 120)
+    ]
+    columns = "procedure estimator property alpha n_coalitions lds_percent low high interval ceiling_percent"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    rows = [("sparse_finetune", 2.4, 1.0, 160), ("finetune", 4.0, 1.6, 40), ("retrain", 12.1, 1.5, 96)]
+    return pd.DataFrame(rows, columns=["procedure", "train_seconds", "sample_seconds", "n"])
+
+
+@pytest.fixture(scope="module")
+def counterfactual():
+    rows = [
+        (method, "inception_score", change, percent, percent - 3, percent + 3, 3)
+        for method, percent in [
+            (OURS, -23.2),
+            ("Sparsified-FT Shapley (paper's estimator)", -9.0),
+            ("FT Shapley", -17.3),
+        ]
+        for change in ("remove_top_40", "keep_top_60")
+    ]
+    return pd.DataFrame(rows, columns=["method", "property", "change", "percent", "low", "high", "n_seeds"])
+
+
+@pytest.fixture(scope="module")
+def attributions():
+    value = np.linspace(0.1, 0.5, 20)
+    frame = pd.DataFrame({"method": OURS, "property": "inception_score", "contributor": CONTRIBUTORS, "value": value})
+    return frame.assign(stderr=0.05, low=value - 0.1, high=value + 0.1, group=["alone"] * 5 + ["shares"] * 15)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return {contributor: np.full((6, 8, 8), 10 * i, np.uint8) for i, contributor in enumerate(CONTRIBUTORS)}
+
+
+@pytest.fixture(scope="module")
+def samples():
+    noise = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 8, 3), np.uint8)
+    return dict(zip(["Full model", "Without the top 40 %"], noise, strict=True))
+
+
+@pytest.fixture(scope="module")
+def every_table(lds, lds_by_coalitions, runtime):
+    return {
+        "table_1": tables.table_1(lds),
+        "table_2": tables.table_2(runtime),
+        "table_3": tables.table_3(lds),
+        "table_4": tables.table_4(lds_by_coalitions),
+    }
+
+
+@pytest.fixture(scope="module")
+def every_figure(lds, lds_by_coalitions, runtime, counterfactual, attributions, examples, samples):
+    generator = np.random.default_rng(0)
+    v = generator.uniform(3, 6, 48)
+    coalitions = pd.DataFrame({"retrain": v, "sparse_finetune": 0.9 * v, "size": np.arange(48) % 19 + 1})
+    values = dict.fromkeys(samples, 5.0)
+    return {
+        "figure_2": figures.budget(lds_by_coalitions, runtime),
+        "figure_3": figures.counterfactual(counterfactual),
+        "figure_4": figures.top_and_generated(attributions, examples, samples, values, "inception_score"),
+        "by_coalitions": figures.by_coalitions(lds_by_coalitions),
+        "methods": figures.methods_by_lds(lds),
+        "credit": figures.credit(attributions, OURS),
+        "fidelity": figures.fidelity(coalitions, "inception_score"),
+        "sizes": figures.sizes(generator.random((160, 20)) < 0.5),
+        "curve": figures.curve(generator.uniform(0.1, 1, 200)),
+        "images": figures.images(samples["Full model"], 3, "Images of contributor 0"),
+        "top": figures.top_contributors(attributions, examples),
+        "generated": figures.generated(samples, values, "inception_score"),
+    }
+
+
+def read(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def words(figure):
+    """All that is written in a figure."""
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_a_table_comes_back_from_its_csv_in_full_precision(every_table, tmp_path):
+    for name, frame in every_table.items():
+        path = tables.write(frame, tmp_path, name, "A caption.")
+        pd.testing.assert_frame_equal(pd.read_csv(path), frame, check_exact=True)
+
+
+def test_tables_are_written_in_three_forms_with_the_same_bytes_twice(every_table, tmp_path):
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        for name, frame in every_table.items():
+            tables.write(frame, folder, name, "A caption.")
+    first = read(tmp_path / "a")
+    assert sorted(first) == sorted(f"{name}.{kind}" for name in every_table for kind in ("csv", "md", "tex"))
+    assert first == read(tmp_path / "b")
+
+
+def test_table_1_is_lds_at_one_half_with_ours_last(lds):
+    table = tables.table_1(lds)
+    assert list(table.columns) == list(lds.columns)
+    assert set(table["alpha"]) == {0.5}
+    assert table["method"].iloc[-1] == OURS
+
+
+def test_table_2_is_in_units_of_one_retraining(runtime):
+    table = tables.table_2(runtime).set_index("procedure")
+    assert list(table.index) == ["retrain", "finetune", "sparse_finetune"]
+    assert table["ratio_to_retrain"].to_list() == pytest.approx([1, 5.6 / 13.6, 0.25])
+
+
+def test_without_a_retraining_table_2_says_what_to_measure(runtime):
+    with pytest.raises(ValueError, match="measure one retrained coalition"):
+        tables.table_2(runtime[runtime["procedure"] != "retrain"])
+
+
+def test_the_readable_form_has_intervals_the_best_credit_in_bold_and_the_ceiling_last(lds):
+    cells = tables.readable(tables.table_1(lds)).set_index("Method")["LDS (%), α = 0.5"]
+    assert cells[OURS] == "**61.7 [55.5, 66.5]**"
+    assert cells["Ridge datamodel (control)"] == "90.2 [84.0, 95.0]"
+    assert (cells.index[-1], cells.iloc[-1]) == ("Ceiling", "94.0")
+
+
+def test_what_is_not_defined_is_a_dash(lds):
+    table = tables.table_1(lds)
+    table.loc[table["method"] == OURS, ["lds_percent", "low", "high"]] = np.nan
+    cells = tables.readable(table).set_index("Method").iloc[:, 0]
+    assert cells[OURS] == "-"
+    assert cells["Leave-one-out (LOO)"].startswith("**")
+
+
+def test_two_properties_are_named_and_kept_apart(lds):
+    both = pd.concat([lds, lds.assign(property="entropy", lds_percent=1.0)])
+    cells = tables.readable(tables.table_1(both))
+    assert cells["Property"].value_counts().to_dict() == {"entropy": 5, "inception_score": 5}
+
+
+def test_markdown_and_tex_say_which_interval_and_how_many_coalitions(every_table, tmp_path):
+    tables.write(every_table["table_1"], tmp_path, "table_1", "LDS, 3 seeds.")
+    markdown, tex = ((tmp_path / f"table_1.{kind}").read_text() for kind in ("md", "tex"))
+    assert markdown.startswith("**Table 1.** LDS, 3 seeds. 95 % intervals, bootstrap over the test coalitions (n = 48).")
+    assert r"95 \% intervals, bootstrap over the test coalitions (n = 48)" in tex
+    assert rf"{OURS} & \textbf{{61.7 [55.5, 66.5]}} \\" in tex
+    assert "A new method & $-$3.8 [$-$10.0, 1.0]" in tex
+
+
+def test_a_method_has_the_colour_of_its_procedure():
+    pairs = [("Retraining Shapley", "retrain"), ("FT Shapley", "finetune"), (OURS, "sparse_finetune")]
+    assert [style.colour(method) for method, _ in pairs] == [style.colour(procedure) for _, procedure in pairs]
+
+
+def test_every_figure_saves_three_files_and_the_same_bytes_twice(every_figure, tmp_path):
+    for name, figure in every_figure.items():
+        figures.save(figure, tmp_path / "a", name)
+    for name in ("figure_2", "figure_3", "figure_4", "fidelity"):
+        figures.save(every_figure[name], tmp_path / "b", name)
+    first, second = read(tmp_path / "a"), read(tmp_path / "b")
+    assert sorted(first) == sorted(f"{name}.{kind}" for name in every_figure for kind in ("pdf", "png", "csv"))
+    assert [name for name in second if first[name] != second[name]] == []
+
+
+def test_showing_a_figure_changes_no_byte(runtime, lds_by_coalitions, tmp_path):
+    shown, unseen = figures.budget(lds_by_coalitions, runtime), figures.budget(lds_by_coalitions, runtime)
+    shown._repr_png_()
+    figures.save(shown, tmp_path / "a", "figure_2")
+    figures.save(unseen, tmp_path / "b", "figure_2")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+
+
+def test_another_process_draws_the_same_bytes(tmp_path):
+    figures.save(figures.sizes(np.eye(9) > 0), tmp_path / "here", "sizes")
+    code = "import sys, numpy as np; from cdlib import figures as f; f.save(f.sizes(np.eye(9) > 0), sys.argv[1], 'sizes')"
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "there"], env=environment, check=True)
+    assert read(tmp_path / "here") == read(tmp_path / "there")
+
+
+def test_letters_are_embedded_as_truetype(every_figure, tmp_path):
+    pdf = figures.save(every_figure["sizes"], tmp_path, "sizes").with_suffix(".pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("figure_2", ["LDS (%), α = 0.5", "one retraining with its inference", "bootstrap over the test", "Ceiling"]),
+        (
+            "figure_3",
+            ["Change of Inception score against the full model (%)", "mean of 3 seeds", "top 40 %", "top 60 %"],
+        ),
+        ("figure_4", ["in units of Inception score", "3:  0.16 [0.06, 0.26]", "Full model:  Inception score 5.00"]),
+        ("by_coalitions", ["LDS (%)", "α = 0.25", "Sparsified FT (paper's estimator)"]),
+        ("methods", ["LDS (%), α = 0.5, 48 test coalitions", "ceiling", OURS]),
+        ("credit", ["in units of Inception score", "Contributor (n = 20)", "alone (n = 5)", "95 % intervals"]),
+        ("fidelity", ["Pearson r = 1.00", "Spearman r = 1.00", "n = 48 coalitions", "Inception score, retrained"]),
+        ("sizes", ["of 20 contributors", "of 160"]),
+        ("curve", ["Loss (MSE)", "Step", "mean of 10 steps"]),
+        ("images", ["Images of contributor 0"]),
+    ],
+)
+def test_a_figure_says_its_units_and_n(every_figure, name, said):
+    written = words(every_figure[name])
+    assert [text for text in said if text not in written] == []
+
+
+def test_nothing_leaves_the_page(every_figure):
+    for name, figure in every_figure.items():
+        drawn, page = figure.get_tightbbox().padded(-0.01), figure.bbox_inches
+        assert page.contains(*drawn.min) and page.contains(*drawn.max), f"{name}: {drawn} is not within {page}"
+
+
+def test_rows_may_share_an_index(lds):
+    doubled = pd.concat([lds, lds.assign(method="Another method")])
+    assert len(tables.table_3(doubled)) == len(doubled)
+
+
+def test_only_what_measures_coalitions_is_in_the_propertys_unit():
+    assert style.unit("Leave-one-out (LOO)", "inception_score") == "in units of Inception score"
+    assert style.unit("Pixel similarity (max)", "inception_score") == "in the method's own unit"
+
+
+def test_budget_counts_in_retrainings(lds_by_coalitions, runtime):
+    frame = figures.budget(lds_by_coalitions, runtime).frame
+    assert (frame["budget"] / frame["n_coalitions"]).groupby(frame["procedure"]).mean().to_list() == pytest.approx([1, 0.25])
+
+
+def test_the_contributor_with_the_most_credit_is_on_top(attributions):
+    axes = figures.credit(attributions, OURS).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == CONTRIBUTORS[::-1]
+    assert axes.yaxis_inverted()
+
+
+def test_top_contributors_are_the_first_and_the_last(attributions, examples):
+    shown = figures.top_contributors(attributions, examples, n=2).frame["contributor"]
+    assert shown.to_list() == ["9c", "9b", "1", "0"]
+
+
+def test_an_interval_that_misses_its_value_is_drawn(attributions):
+    figures.credit(attributions.assign(low=0.45, high=0.46), OURS).draw_without_rendering()
+
+
+def test_a_grid_has_its_images_row_by_row_on_white():
+    array = np.array([1, 2, 3], np.uint8).reshape(3, 1, 1)
+    assert pictures.mosaic(array, 2).tolist() == [[1, 255, 2], [255, 255, 255], [3, 255, 255]]
+
+
+def test_a_notebook_shows_a_figure_once(every_figure):
+    assert pyplot.get_fignums() == []
+    png, size = every_figure["sizes"]._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    assert size == {"width": 605, "height": 198}
+
+
+class Resources(HTMLParser):
+    """What a page loads, and what it links to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loaded, self.linked = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("src", "srcset") or (tag, name) == ("link", "href"):
+                self.loaded.append(value)
+            elif name == "href":
+                self.linked.append(value)
+
+
+def test_the_report_needs_no_network_and_its_links_hold(every_table, every_figure, tmp_path):
+    for name, frame in every_table.items():
+        tables.write(frame, tmp_path / "figures", name, "A caption.")
+    for name in ("figure_2", "figure_3"):
+        figures.save(every_figure[name], tmp_path / "figures", name)
+    cells = [
+        v4.new_markdown_cell("# 4. Shapley values"),
+        v4.new_code_cell("1 + 1", outputs=[v4.new_output("stream", text="2")]),
+    ]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "04_shapley.ipynb")
+
+    page = report(tmp_path, tmp_path / "figures", [tmp_path / "04_shapley.ipynb"], "digits", {"seconds": 3, "device": "<cpu>"})
+
+    assert page == tmp_path / "report" / "index.html"
+    text = page.read_text()
+    index, notebook = Resources(text), Resources((page.parent / "04_shapley.html").read_text())
+    assert len(index.loaded) == 2
+    assert all(loaded.startswith("data:image/png") for loaded in index.loaded)
+    assert [loaded for loaded in notebook.loaded if not loaded.startswith("data:")] == []
+    assert "04_shapley.html" in index.linked
+    assert [link for link in index.linked if not link.startswith("#") and not (page.parent / link).is_file()] == []
+    assert text.count("<table>") == len(every_table)
+    assert "&lt;cpu&gt;" in text
+    assert text.index('id="table_1"') < text.index('id="table_2"') < text.index('id="figure_2"')
+
+
+def test_a_report_can_be_made_before_anything_is_drawn(tmp_path):
+    assert "None yet." in report(tmp_path, tmp_path / "figures", [], "digits", {}).read_text()
