@@ -28,7 +28,7 @@ EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
 class Params(BaseModel):
     """Every parameter there is: its type and what is allowed. What each is for stands in params/digits.yaml."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     executor: Literal["serial", "processes"]
@@ -77,7 +77,7 @@ class Params(BaseModel):
     n_lds_seeds: Positive
     remove_fraction: Fraction
     keep_fraction: Fraction
-    counterfactual_methods: Annotated[list[str], Field(min_length=1)]
+    compared: Annotated[list[str], Field(min_length=1)]
     n_counterfactual_seeds: Positive
 
     @model_validator(mode="after")
@@ -133,6 +133,8 @@ def _read(file: Path) -> dict:
         values = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise Refused(f"{file}: no such parameter file; there are {', '.join(known_files())}") from None
+    except OSError as error:
+        raise Refused(f"{file}: cannot be read: {error.strerror}; name one of {', '.join(known_files())}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
@@ -155,7 +157,10 @@ def change(text: str) -> dict:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise Refused(f"--set {text}: must be key=value")
-    return {key: yaml.safe_load(value)}
+    try:
+        return {key: yaml.safe_load(value)}
+    except yaml.YAMLError as error:
+        raise Refused(f"--set {text}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
 def given(namespace: dict) -> dict:

@@ -109,7 +109,7 @@ def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, 
             choose(found[found.method == method].sort_values("contributor").value.to_numpy(), fraction),
             range(params["n_counterfactual_seeds"]),
         )
-        for method in params["counterfactual_methods"]
+        for method in params["compared"]
         for change, (choose, fraction) in changes(params).items()
     }
 
@@ -123,6 +123,6 @@ def n_planned(params: dict) -> pd.DataFrame:
         "06_lds": lds(params),
     }
     rows = [(nb, w.purpose, w.procedure, len(w)) for nb, several in wanted.items() for w in several if len(w)]
-    n = len(params["counterfactual_methods"]) * len(changes(params)) * params["n_counterfactual_seeds"]
+    n = len(params["compared"]) * len(changes(params)) * params["n_counterfactual_seeds"]
     rows.append(("07_counterfactual", "counterfactuals, at most", "retrain", n))
     return pd.DataFrame(rows, columns=["notebook", "purpose", "procedure", "n"])

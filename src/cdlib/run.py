@@ -58,9 +58,8 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
             say(f"{path.stem}: done")
             continue
         _execute(path, values)
-    say(
-        f"{file}: all done in {progress.duration(time.monotonic() - began)}; tables and figures in {paths.figures(values['name'])}"
-    )
+    took = progress.duration(time.monotonic() - began)
+    say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
 
 
 def _execute(path: Path, values: dict):
@@ -83,6 +82,7 @@ def _execute(path: Path, values: dict):
                 cwd=paths.root(),
                 progress_bar=False,
                 coalesce_streams=True,
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )
     except papermill.PapermillExecutionError as error:
         if error.ename == "Refused":

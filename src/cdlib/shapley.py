@@ -91,7 +91,8 @@ def shapley(members, utility, empty, full, *, weights=None, ridge="cv", controls
 def ridge_strength(members, utility, empty, full, *, weights=None, controls=4):
     """Strength of the ridge that best predicts coalitions left out: of `RIDGES`, by 10-fold cross-validation.
 
-    Arguments are those of `shapley`. Complements and repeats of a coalition are left out together.
+    Arguments are those of `shapley`. Complements and repeats of a coalition are left out together, and the size controls
+    are fitted without them: otherwise a few rows would predict those left out perfectly.
 
     Returns float.
     Raises TooFewCoalitions (a ValueError) when there are not two independent coalitions.
@@ -100,11 +101,12 @@ def ridge_strength(members, utility, empty, full, *, weights=None, controls=4):
     cluster = coalitions.clusters(members)
     if len(set(cluster)) < 2:
         raise TooFewCoalitions("choosing the ridge takes at least 2 independent coalitions")
-    x, y = _free(members, utility, empty, full, weights, controls)
     error = np.zeros(len(RIDGES))
     for fold in range(min(FOLDS, cluster.max() + 1)):
         out = cluster % FOLDS == fold
-        fitted = _differences(*_moments(x[~out], y[~out], weights[~out]), RIDGES)
+        kept = np.where(out, 0, weights)
+        x, y = _free(members, utility, empty, full, kept, controls)
+        fitted = _differences(*_moments(x, y, kept), RIDGES)
         error += weights[out] @ (y[out, None] - x[out] @ fitted.T) ** 2
     return float(RIDGES[error.argmin()])
 
@@ -123,7 +125,7 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
     variance is enlarged by C / (C - d), and t has C - d. What the ridge may have shrunk away is added to the variance,
     taking the true differences to be as large as this strength is best for: shrunk values alone look too certain.
 
-    Returns Credit, with NaN for all but the value and the ridge when C - d < 1.
+    Returns Credit, with NaN for all but the value and the ridge when C - d < 1: too few rows to judge their own noise.
     Raises TooFewCoalitions as `shapley`.
     Source: Rubin 1981 (weights); Nychka 1988 (intervals around shrunk estimates cover on average over contributors).
     """
@@ -135,7 +137,7 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
     value = shapley(*problem, weights=weights, ridge=ridge, controls=controls)
     n, n_clusters = len(value), cluster.max() + 1
     kept, shrunk_away = _shrinkage(*_free(*problem, weights, controls), weights, ridge)
-    spare = n_clusters - np.trace(kept)
+    spare = n_clusters - np.trace(kept) - controls // 2  # odd ones tell a coalition from its complement
     if spare < 1:
         unknown = np.full(n, np.nan)
         return Credit(value, unknown, unknown, unknown, ridge)

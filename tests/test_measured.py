@@ -1,0 +1,204 @@
+"""Measured coalitions: another value means another key, and a record exists whole or not at all."""
+
+import json
+import os
+from copy import deepcopy
+
+import numpy as np
+import pytest
+
+from cdlib import measured
+from cdlib.errors import Refused
+from cdlib.measured import Measured
+
+SPEC = {
+    "dataset": {"name": "digits", "contributors": "0a1b"},
+    "procedure": "retrain",
+    "recipe": {"steps": 10, "lr": 1e-3, "horizontal_flip": False},
+    "sizes": [8, 16],
+    "members": "0110",
+    "seed": 1,
+}
+PROPERTIES = {"inception_score": 0.1 + 0.2}
+ARRAYS = {"probabilities": np.random.default_rng(0).random((5, 3), np.float32), "images": np.arange(8, dtype=np.uint8)}
+KEY = Measured.key(SPEC)
+SPOILT = {
+    "empty": lambda record: b"",
+    "cut short": lambda record: record[:-20],
+    "cut in the middle": lambda record: record[: len(record) // 2],
+    "not text": lambda record: b"\xff" + record,
+    "without its seal": lambda record: record.replace(b'"seal"', b'"deal"'),
+    "another value": lambda record: record.replace(b"0.30000000000000004", b"0.4"),
+    "another coalition": lambda record: record.replace(b'"0110"', b'"1110"'),
+}
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder with one measured coalition."""
+    kept = Measured(tmp_path)
+    kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    return kept
+
+
+def leaves(value, path=()):
+    """The way to each value inside nested dicts and lists."""
+    if not isinstance(value, dict | list):
+        yield path
+        return
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(inner, (*path, key))
+
+
+def with_another(spec, path):
+    """The specification with one value changed a little."""
+    spec = deepcopy(spec)
+    *way, last = path
+    inside = spec
+    for key in way:
+        inside = inside[key]
+    old = inside[last]
+    inside[last] = not old if isinstance(old, bool) else old + ("0" if isinstance(old, str) else 1e-9)
+    return spec
+
+
+def crash_on(suffix, monkeypatch):
+    """A machine that dies just before a file of this kind gets its name."""
+    replace = os.replace
+
+    def dying(source, target):
+        if str(target).endswith(suffix):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", dying)
+
+
+def test_a_change_of_any_value_changes_the_key():
+    specs = [SPEC, *(with_another(SPEC, path) for path in leaves(SPEC))]
+    assert len({Measured.key(spec) for spec in specs}) == len(specs) == 11
+
+
+def test_the_order_of_names_does_not_change_the_key():
+    backwards = {k: dict(reversed(v.items())) if isinstance(v, dict) else v for k, v in reversed(SPEC.items())}
+    assert list(backwards) != list(SPEC)
+    assert Measured.key(backwards) == KEY
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_has_no_key(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Measured.key(SPEC | {"seed": value})
+
+
+def test_what_was_written_is_read(kept):
+    record = kept.read(KEY)
+    assert {k: record[k] for k in ("key", "status", "spec", "properties")} == {
+        "key": KEY,
+        "status": "measured",
+        "spec": SPEC,
+        "properties": PROPERTIES,
+    }
+    assert record["versions"] == measured.versions()
+
+
+def test_a_row_has_who_was_in_what_came_out_and_how_long_it_took(kept):
+    assert kept.row(KEY) == {
+        "key": KEY,
+        "procedure": "retrain",
+        "seed": 1,
+        "members": "0110",
+        "inception_score": 0.1 + 0.2,
+        "train_seconds": 1.5,
+        "sample_seconds": 0.25,
+    }
+
+
+def test_arrays_come_back_bit_for_bit(kept):
+    arrays = kept.arrays(KEY)
+    assert set(arrays) == set(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_what_was_never_measured_has_no_record(tmp_path):
+    assert Measured(tmp_path / "nowhere").read(KEY) is None
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_record_that_is_not_what_was_written_is_refused(kept, spoil):
+    path = kept.path(KEY)
+    whole = path.read_bytes()
+    path.write_bytes(spoil(whole))
+    assert path.read_bytes() != whole
+    with pytest.raises(Refused, match=f"^{path}: .*; delete this file and run again: only this coalition is measured anew$"):
+        kept.read(KEY)
+
+
+def test_a_record_under_another_name_is_refused(kept):
+    other = Measured.key(SPEC | {"seed": 2})
+    kept.path(other).parent.mkdir(exist_ok=True)
+    kept.path(KEY).rename(kept.path(other))
+    with pytest.raises(Refused, match=f"^{kept.path(other)}: changed since it was written; delete this file"):
+        kept.read(other)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-1])])
+def test_arrays_that_are_missing_or_cut_short_are_refused(kept, spoil):
+    blob = kept.path(KEY).with_suffix(".safetensors")
+    spoil(blob)
+    with pytest.raises(Refused, match=f"^{blob}: missing or changed; delete {KEY}.json beside it and run again$"):
+        kept.arrays(KEY)
+
+
+def test_arrays_of_another_coalition_are_refused(kept):
+    other = SPEC | {"seed": 2}
+    kept.write(other, PROPERTIES, {"probabilities": ARRAYS["probabilities"] + 1}, 1.5, 0.25)
+    kept.path(Measured.key(other)).with_suffix(".safetensors").replace(kept.path(KEY).with_suffix(".safetensors"))
+    with pytest.raises(Refused, match="missing or changed"):
+        kept.arrays(KEY)
+
+
+def test_failures_are_counted_and_a_success_takes_their_place(tmp_path):
+    kept = Measured(tmp_path)
+    assert [kept.fail(SPEC, f"Traceback {k}") for k in range(3)] == [1, 2, 3]
+    record = kept.read(KEY)
+    assert (record["status"], record["attempts"], record["error"]) == ("failed", 3, "Traceback 2")
+    kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    assert kept.read(KEY)["status"] == "measured"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_a_crash_before_the_record_leaves_none_and_the_next_time_it_is_whole(tmp_path, monkeypatch, suffix):
+    kept = Measured(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        crash_on(suffix, patch)
+        kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    assert kept.read(KEY) is None
+    kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    np.testing.assert_array_equal(kept.arrays(KEY)["images"], ARRAYS["images"])
+
+
+def test_a_crash_while_a_record_is_replaced_leaves_the_old_one(tmp_path, monkeypatch):
+    kept = Measured(tmp_path)
+    kept.fail(SPEC, "out of memory")
+    crash_on(".json", monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    assert kept.read(KEY)["error"] == "out of memory"
+
+
+def test_an_unfinished_file_is_never_taken_for_a_record(tmp_path, monkeypatch):
+    kept = Measured(tmp_path)
+    crash_on(".json", monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    left = [path for path in kept.path(KEY).parent.iterdir() if path.suffix == ".tmp"]
+    assert [json.loads(path.read_bytes())["key"] for path in left] == [KEY]
+    assert not list(tmp_path.rglob("*.json"))
+    assert kept.read(KEY) is None
+
+
+def test_members_are_one_character_each():
+    assert measured.bits(np.array([True, False, True])) == "101"

@@ -1,0 +1,155 @@
+"""Parameters: every bad input is one line that says what to change, before anything is written."""
+
+import pytest
+import yaml
+
+from cdlib import __main__, params, paths
+from cdlib import run as command
+from cdlib.errors import Refused
+
+FILES = sorted((paths.root() / "params").glob("*.yaml"))
+
+# What the file says, and what the line on standard error must name: key, value, what is allowed.
+BAD = {
+    "unknown key": ("n_image: 512", ["n_image: 512", "no notebook reads this name", "did you mean n_images?"]),
+    "unknown key, unlike any": ("zzz: 1", ["zzz: 1", "no notebook reads this name", "digits.yaml"]),
+    "1e-4": ("train_lr: 1e-4", ["train_lr: '1e-4'", "must be a valid number", "write 1.0e-04"]),
+    "1e3 for a count": ("train_steps: 1e3", ["train_steps: '1e3'", "must be a valid integer"]),
+    "negative count": ("n_coalitions: -1", ["n_coalitions: -1", "greater than or equal to 1"]),
+    "zero steps": ("train_steps: 0", ["train_steps: 0", "greater than or equal to 1"]),
+    "alpha 0": ("alphas: [0.5, 0.0]", ["alphas.1: 0.0", "greater than 0"]),
+    "alpha 1": ("alphas: [1.0]", ["alphas.0: 1.0", "less than 1"]),
+    "alpha of nobody": ("alphas: [0.01]", ["alpha=0.01", "20 contributors", "1 to 19"]),
+    "no alpha": ("alphas: []", ["alphas: []", "at least 1"]),
+    "owners than images": ("images_per_contributor: 59", ["images_per_contributor 59", "digit 8", "at most 58"]),
+    "one contributor": ("owners_per_class: [1]", ["owners_per_class: [1]", "at least 2 contributors"]),
+    "no owner": ("owners_per_class: [1, 0]", ["owners_per_class.1: 0", "greater than or equal to 1"]),
+    "coalitions than unknowns": ("n_coalitions: 39", ["n_coalitions: 39", "at least 40", "number of contributors"]),
+    "LOO seeds": ("n_loo_seeds: 9", ["n_loo_seeds: 9", "at most n_full_seeds (3)"]),
+    "fraction 1": ("pruning_ratio: 1.0", ["pruning_ratio: 1.0", "less than 1"]),
+    "text for a number": ("n_images: many", ["n_images: 'many'", "must be a valid integer"]),
+    "number in quotes": ("n_images: '64'", ["n_images: '64'", "must be a valid integer"]),
+    "number with a point": ("n_images: 64.5", ["n_images: 64.5", "must be a valid integer"]),
+    "yes for a number": ("n_images: yes", ["n_images: True", "must be a valid integer"]),
+    "number for yes": ("horizontal_flip: 1", ["horizontal_flip: 1", "must be a valid boolean"]),
+    "nothing": ("n_images:", ["n_images: None", "must be a valid integer"]),
+    "one value for a list": ("alphas: 0.5", ["alphas: 0.5", "must be a valid list"]),
+    "not a number": ("train_lr: .nan", ["train_lr: nan", "must be a finite number"]),
+    "infinite": ("train_lr: .inf", ["train_lr: inf", "must be a finite number"]),
+    "unknown model": ("model: unet_9x9", ["model: 'unet_9x9'", "must be one of unet_8x8, ddpm_32x32"]),
+    "unknown schedule": ("train_schedule: linear", ["train_schedule: 'linear'", "'constant', 'cosine' or 'one_cycle'"]),
+    "unknown device": ("device: tpu", ["device: 'tpu'", "auto|cpu|cuda"]),
+    "name that is a path": ("name: ../digits", ["name: '../digits'", "[a-z0-9_]+"]),
+    "not YAML": ("n_images: [1", ["not readable as YAML"]),
+    "not text": (b"\xff\xfe\x00", ["not readable as YAML"]),
+    "empty": ("", ["must hold lines `name: value`"]),
+    "a list": ("- n_images", ["must hold lines `name: value`"]),
+    "a number for a name": ("1: 2", ["must hold lines `name: value`"]),
+}
+BAD_SET = {
+    "no value": ("n_images", ["--set n_images", "must be key=value"]),
+    "no key": ("=3", ["--set =3", "must be key=value"]),
+    "wrong type": ("n_images=many", ["n_images: 'many'", "must be a valid integer"]),
+    "unknown key": ("n_image=3", ["n_image: 3", "did you mean n_images?"]),
+    "not YAML": ("n_images=[1", ["--set n_images=[1", "not readable as YAML"]),
+}
+
+
+@pytest.fixture
+def refusal(scratch, capsys, monkeypatch):
+    """Gives the one line with which a command refuses its input; no notebook may run, and nothing may be written."""
+    monkeypatch.setattr(command, "_execute", lambda path, values: pytest.fail(f"{path.stem} was run"))
+
+    def refused(*arguments):
+        assert __main__.main([str(a) for a in arguments]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert not scratch.exists()
+        return lines[0]
+
+    return refused
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A parameter file, not there yet."""
+    return tmp_path / "mine.yaml"
+
+
+@pytest.mark.parametrize(("content", "named"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_one_line(refusal, file, content, named):
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = refusal("run", file)
+    assert line.startswith(f"cdlib: {file}: ")
+    assert not [part for part in named if part not in line], line
+
+
+@pytest.mark.parametrize(("text", "named"), BAD_SET.values(), ids=BAD_SET)
+def test_a_bad_change_is_refused_in_one_line(refusal, text, named):
+    line = refusal("run", paths.params(), "--set", text)
+    assert not [part for part in named if part not in line], line
+
+
+@pytest.mark.parametrize("option", ["--only", "--from"])
+def test_a_notebook_that_is_not_there_is_refused(refusal, option):
+    line = refusal("run", paths.params(), option, "09")
+    assert line.startswith("cdlib: 09: no such notebook; there are 01_contributors, ")
+
+
+@pytest.mark.parametrize("verb", ["run", "status", "check", "report"])
+def test_every_command_refuses_a_missing_file(refusal, file, verb):
+    line = refusal(verb, file)
+    assert line.startswith(f"cdlib: {file}: no such parameter file; there are ")
+    assert "params/digits.yaml" in line
+
+
+@pytest.mark.parametrize("verb", ["run", "status", "check", "report"])
+def test_every_command_refuses_a_bad_value(refusal, file, verb):
+    file.write_text("n_images: -1")
+    assert refusal(verb, file).startswith(f"cdlib: {file}: n_images: -1: must be greater than or equal to 1")
+
+
+def test_a_folder_is_no_parameter_file(refusal, tmp_path):
+    assert refusal("run", tmp_path).startswith(f"cdlib: {tmp_path}: ")
+
+
+def test_a_report_of_a_run_that_never_ran_says_how_to_run_it(refusal):
+    assert refusal("report", paths.params()).endswith(f"nothing has run yet; first: cdlib run {paths.params()}")
+
+
+def test_each_of_several_offences_has_its_line():
+    with pytest.raises(Refused) as refused:
+        params.check({"n_images": -1, "train_lr": -0.5}, "mine.yaml")
+    assert [line.split(": ")[:3] for line in str(refused.value).splitlines()] == [
+        ["mine.yaml", "train_lr", "-0.5"],
+        ["mine.yaml", "n_images", "-1"],
+    ]
+
+
+@pytest.mark.parametrize("shipped", FILES, ids=lambda shipped: shipped.stem)
+def test_every_parameter_file_of_the_repository_can_be_run(shipped):
+    assert command.load(shipped).keys() == params.Params.model_fields.keys()
+
+
+def test_a_name_left_out_has_the_value_of_digits_yaml(file):
+    file.write_text("n_images: 3")
+    digits = yaml.safe_load(paths.params().read_text())
+    assert params.load(file) == digits | {"n_images": 3}
+
+
+def test_a_change_on_the_command_line_comes_last(file):
+    file.write_text("n_images: 3\ntrain_steps: 4")
+    values = params.load(file, params.change("n_images=5") | params.change("alphas=[0.5, 0.75]"))
+    assert (values["n_images"], values["train_steps"], values["alphas"]) == (5, 4, [0.5, 0.75])
+
+
+def test_only_plain_names_of_a_notebook_are_parameters():
+    namespace = {"n_images": 3, "alphas": [0.5], "_i1": "text", "In": ["text"], "Out": {}, "np": pytest}
+    assert params.given(namespace) == {"n_images": 3, "alphas": [0.5]}
+
+
+def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():
+    namespace = {"n_images": 3}
+    params.given(namespace)
+    namespace |= {"n_images": 4, "total": 1.5}
+    assert params.given(namespace) == {"n_images": 4}

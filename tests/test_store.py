@@ -1,0 +1,149 @@
+"""A run's folder: notebooks agree on their parameters, rows are never doubled, and what is done is known."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from cdlib import params, paths, store
+from cdlib.errors import Refused
+
+NAMES = [path.stem for path in paths.notebooks()]
+DEFAULTS = params.check({}, "defaults")
+
+
+def open_(notebook, **values):
+    """A notebook's run, as the notebook opens it."""
+    return store.open(notebook, {"name": "tiny", **values})
+
+
+def finish(notebook, **values):
+    """Run a notebook that does nothing."""
+    run = open_(notebook, **values)
+    run.done()
+    return run
+
+
+def measure(run, *seeds):
+    """Measure coalitions without a model; returns their keys."""
+    specs = [{"procedure": "retrain", "members": "01", "seed": seed} for seed in seeds]
+    for spec in specs:
+        run.measured.write(spec, {"inception_score": float(spec["seed"])}, {}, 1.0, 0.5)
+    return [run.measured.key(spec) for spec in specs]
+
+
+def rows(**credits):
+    """Rows of a shared table."""
+    return pd.DataFrame({"contributor": list(credits), "value": list(credits.values())})
+
+
+def test_the_first_notebook_opens_in_an_empty_folder_with_the_defaults(scratch):
+    assert open_("01_contributors").params == DEFAULTS | {"name": "tiny"}
+
+
+def test_a_later_notebook_has_what_the_earlier_ones_were_given(scratch):
+    finish("01_contributors", images_per_contributor=10)
+    assert open_("02_train")["images_per_contributor"] == 10
+
+
+def test_a_value_that_contradicts_an_earlier_notebook_is_refused(scratch):
+    finish("01_contributors", images_per_contributor=10)
+    with pytest.raises(Refused, match=r"02_train.ipynb: images_per_contributor: 20: 01_contributors of this run had 10; "):
+        open_("02_train", images_per_contributor=20)
+
+
+@pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch"])
+def test_how_a_run_is_executed_may_change_between_notebooks(scratch, name):
+    values = {"executor": "serial", "workers": 3, "device": "cpu", "sample_batch": 7}
+    finish("01_contributors"), finish("02_train")
+    assert open_("03_prune", **{name: values[name]})[name] == values[name] != DEFAULTS[name]
+
+
+def test_a_notebook_may_not_be_skipped(scratch):
+    finish("01_contributors")
+    with pytest.raises(Refused, match=r"03_prune.ipynb: run 02_train first: cdlib run params/tiny.yaml"):
+        open_("03_prune")
+
+
+def test_a_bad_parameter_is_refused_in_the_notebook_too(scratch):
+    with pytest.raises(Refused, match=r"notebooks/01_contributors.ipynb: images_per_contributor: -1: must be greater"):
+        open_("01_contributors", images_per_contributor=-1)
+    assert not scratch.exists()
+
+
+def test_a_notebook_that_was_opened_again_is_not_done_until_it_says_so(scratch):
+    finish("01_contributors")
+    run = open_("01_contributors")
+    assert not store.is_done("01_contributors", run.params)
+    run.done()
+    assert store.is_done("01_contributors", run.params)
+
+
+def test_rows_of_a_shared_table_are_replaced_when_a_notebook_runs_again(scratch, tiny):
+    early, late = store.Run("04_shapley", tiny), store.Run("05_baselines", tiny)
+    late.write_part("attributions", rows(a=5.0))
+    early.write_part("attributions", rows(a=1.0, b=2.0))
+    whole = early.write_part("attributions", rows(a=3.0))
+    pd.testing.assert_frame_equal(whole, rows(a=3.0).merge(rows(a=5.0), how="outer"))
+    pd.testing.assert_frame_equal(late.table("attributions"), whole)
+
+
+def test_labels_and_members_stay_text(scratch, tiny):
+    run = store.Run("04_shapley", tiny)
+    run.write_part("attributions", pd.DataFrame({"contributor": ["0", "1"]}))
+    run.write("measured", pd.DataFrame({"members": ["0011"]}))
+    assert run.table("attributions").contributor.tolist() == ["0", "1"]
+    assert run.table("measured").members.tolist() == ["0011"]
+
+
+def test_what_is_not_there_yet_is_refused_with_how_to_make_it(scratch, tiny):
+    run = store.Run("06_lds", tiny)
+    for read, file in ((run.table, "lds.csv"), (run.arrays, "lds.safetensors")):
+        with pytest.raises(Refused, match=rf"{file}: not there yet; run the earlier notebooks first: cdlib run params/tiny"):
+            read("lds")
+
+
+def test_measured_csv_has_the_coalitions_in_use_once_each_in_the_order_of_the_notebooks(scratch):
+    first = open_("01_contributors")
+    keys = measure(first, 3, 1, 2, 9)
+    first.use(keys[:2]), first.use(keys[:1]), first.done()
+    second = open_("02_train")
+    second.use([keys[2], keys[0]]), second.done()
+    table = second.table("measured")
+    assert table.key.tolist() == keys[:3]
+    assert table.columns.tolist() == [
+        "key",
+        "procedure",
+        "seed",
+        "members",
+        "inception_score",
+        "train_seconds",
+        "sample_seconds",
+    ]
+    assert table.inception_score.tolist() == [3.0, 1.0, 2.0]
+
+
+def test_the_done_file_says_what_the_results_come_from(scratch):
+    run = finish("01_contributors", assignment_seed=7)
+    state = json.loads((run.folder / "done" / "01_contributors.json").read_bytes())
+    assert state["params"] == run.params
+    assert state["inputs"] == store.inputs("01_contributors", run.params)
+    assert state["versions"]["torch"]
+    assert state["seconds"] >= 0
+
+
+def test_a_parameter_of_an_earlier_notebook_undoes_the_later_ones_only(scratch):
+    done = [finish(name) for name in NAMES[:3]][-1].params
+    assert [store.is_done(name, done) for name in NAMES[:4]] == [True, True, True, False]
+    assert [store.is_done(name, done | {"train_lr": 0.1}) for name in NAMES[:3]] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch"])
+def test_how_a_run_is_executed_undoes_nothing(scratch, name):
+    assert store.inputs("08_figures", DEFAULTS | {name: "other"}) == store.inputs("08_figures", DEFAULTS)
+
+
+@pytest.mark.parametrize("name", sorted(set(DEFAULTS) - set(params.EXECUTION)))
+def test_every_other_parameter_undoes_the_notebook_that_reads_it(name):
+    reader = next(path.stem for path in paths.notebooks() if name in params.declared(path))
+    assert store.inputs(reader, DEFAULTS | {name: "other"}) != store.inputs(reader, DEFAULTS)
