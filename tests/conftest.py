@@ -33,6 +33,14 @@ def scratch(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+@pytest.fixture(scope="session")
+def one_thread():
+    """Torch on one thread, as in a measurement: sums in one order, and no waiting for a busy core."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def tiny():
     """All parameters, of a run that takes no time: 4 contributors, of whom the last two share the twos."""
@@ -40,7 +48,7 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def made(tmp_path_factory, one_thread):
     """A run's folder with its three models: the classifier, the full model and the sparse one. Not to be changed."""
     from cdlib import stages
     from cdlib.properties import classifier

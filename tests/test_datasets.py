@@ -1,5 +1,7 @@
 """Images and who gave them: every image once, five digits from one contributor each, joined by image id."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,16 +47,16 @@ def test_images_fill_the_range_of_a_byte():
 
 
 def test_the_assignment_is_that_of_its_seed():
-    assert contributors.digest(table()) == contributors.digest(table())
-    assert contributors.digest(table()) != contributors.digest(table(assignment_seed=1))
+    assert datasets.load(DEFAULTS).digest() == datasets.load(dict(DEFAULTS)).digest()
+    assert datasets.load(DEFAULTS | {"assignment_seed": 1}).digest() != datasets.load(DEFAULTS).digest()
 
 
 def test_who_gave_what_is_known_whatever_the_order_of_the_rows():
-    given = table()
-    shuffled = given.sample(frac=1, random_state=0)
-    assert contributors.digest(shuffled) == contributors.digest(given)
+    data = datasets.load(DEFAULTS)
+    shuffled = data.contributors.sample(frac=1, random_state=0)
+    assert replace(data, contributors=shuffled).digest() == data.digest()
     members = np.random.default_rng(0).random(20) < 0.5
-    np.testing.assert_array_equal(contributors.images_of(shuffled, members), contributors.images_of(given, members))
+    np.testing.assert_array_equal(contributors.images_of(shuffled, members), contributors.images_of(table(), members))
 
 
 def test_a_coalition_has_the_images_of_its_members_and_no_others():
@@ -64,11 +66,13 @@ def test_a_coalition_has_the_images_of_its_members_and_no_others():
     assert contributors.images_of(given, np.zeros(20, bool)).tolist() == []
 
 
-def test_another_owner_of_one_image_changes_the_digest():
-    given = table()
-    moved = given.copy()
+def test_another_owner_of_an_image_or_another_pixel_changes_the_digest():
+    data = datasets.load(DEFAULTS)
+    moved, repainted = data.contributors.copy(), data.images.copy()
     moved.loc[0, "contributor"] = "1"
-    assert contributors.digest(moved) != contributors.digest(given)
+    repainted[moved.image[0], 0, 0, 0] += 1
+    others = [replace(data, contributors=moved), replace(data, images=repainted)]
+    assert len({data.digest(), *(other.digest() for other in others)}) == 3
 
 
 @pytest.mark.parametrize(

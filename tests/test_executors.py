@@ -12,7 +12,7 @@ import pytest
 
 from cdlib.executors import EXECUTORS, processes
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 30
 
 # A worker holds the lock of its file for as long as it lives.
 NAPPING = """
@@ -23,7 +23,7 @@ def nap(task):
     with open(task, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         pathlib.Path(task + ".asleep").touch()
-        time.sleep(300)
+        time.sleep(90)
 
 if __name__ == "__main__":
     list(processes(nap, sys.argv[1:], 2))
@@ -47,6 +47,14 @@ def die_once(task):
 def die(task):
     """Be killed every time."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_if_hopeless(task):
+    """Be killed every time for one of the tasks; the others take a moment."""
+    if task.endswith("hopeless"):
+        die(task)
+    time.sleep(0.1)
+    note(task)
 
 
 def until(claim):
@@ -98,7 +106,16 @@ def test_a_worker_that_is_killed_is_replaced_and_its_task_done(tmp_path, server)
 def test_a_task_that_always_kills_its_worker_comes_back_as_failed(server):
     [(task, error)] = processes(die, ["hopeless"], 1)
     assert task == "hopeless"
-    assert "a worker process died 3 times" in error
+    assert "worker process died" in error
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_others_go_on_beside_a_task_that_always_kills_its_worker(workers, tmp_path, server):
+    hopeless, *tasks = [str(tmp_path / name) for name in ("hopeless", "a", "b", "c", "d")]
+    errors = dict(processes(die_if_hopeless, [hopeless, *tasks], workers))
+    assert errors.keys() == {hopeless, *tasks}
+    assert [task for task in errors if errors[task]] == [hopeless]
+    assert all(Path(task).exists() for task in tasks)
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):

@@ -26,6 +26,7 @@ SPOILT = {
     "empty": lambda record: b"",
     "cut short": lambda record: record[:-20],
     "cut in the middle": lambda record: record[: len(record) // 2],
+    "a list": lambda record: b"[1]",
     "not text": lambda record: b"\xff" + record,
     "without its seal": lambda record: record.replace(b'"seal"', b'"deal"'),
     "another value": lambda record: record.replace(b"0.30000000000000004", b"0.4"),

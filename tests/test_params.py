@@ -25,7 +25,7 @@ BAD = {
     "one contributor": ("owners_per_class: [1]", ["owners_per_class: [1]", "at least 2 contributors"]),
     "no owner": ("owners_per_class: [1, 0]", ["owners_per_class.1: 0", "greater than or equal to 1"]),
     "coalitions than unknowns": ("n_coalitions: 39", ["n_coalitions: 39", "at least 40", "number of contributors"]),
-    "LOO seeds": ("n_loo_seeds: 9", ["n_loo_seeds: 9", "at most n_full_seeds (3)"]),
+    "LOO seeds": ("n_loo_seeds: 9\nn_full_seeds: 3", ["n_loo_seeds: 9", "at most n_full_seeds (3)"]),
     "fraction 1": ("pruning_ratio: 1.0", ["pruning_ratio: 1.0", "less than 1"]),
     "text for a number": ("n_images: many", ["n_images: 'many'", "must be a valid integer"]),
     "number in quotes": ("n_images: '64'", ["n_images: '64'", "must be a valid integer"]),

@@ -7,6 +7,7 @@ import pytest
 
 from cdlib import properties
 from cdlib.datasets.digits import images_and_classes
+from cdlib.errors import Refused
 from cdlib.properties import classifier
 from cdlib.properties.inception_score import inception_score
 
@@ -86,6 +87,15 @@ def test_probabilities_are_of_each_image_alone(made):
 def test_the_classifier_is_trained_once(made, monkeypatch):
     monkeypatch.setattr(classifier, "network", lambda: pytest.fail("a second classifier"))
     assert classifier.prepare(made, {}) == classifier.about(made)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.unlink()])
+def test_a_classifier_that_is_not_the_one_that_was_kept_is_refused(made, tmp_path, spoil):
+    shutil.copytree(made / "models", tmp_path / "models")
+    path = tmp_path / "models" / "classifier.safetensors"
+    spoil(path)
+    with pytest.raises(Refused, match=f"^{path}: missing or changed since it was saved; delete it and run the notebook"):
+        classifier.probabilities(tmp_path, noise(3))
 
 
 def test_another_classifier_is_another_setting(made, tmp_path):

@@ -6,6 +6,7 @@
 traceback's text; the other tasks go on. Results never depend on the executor.
 """
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -42,29 +43,35 @@ def _end_with_parent():
 def processes(function: Callable, tasks: list, workers: int = 0) -> Iterator:
     """In worker processes, as many as there are cores unless told otherwise.
 
-    A worker that is killed takes the pool with it: a new pool does what is left, and only after three such losses do the
-    tasks that are left come back as failed.
+    A worker that is killed takes the pool with it: a new pool does what is left. After three such losses each task that is
+    left has a worker to itself, so that only those whose own worker dies come back as failed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    left = {i: task for i, task in enumerate(tasks)}
+    left = dict(enumerate(tasks))
     for _ in range(MAX_BROKEN):
-        n = min(workers or os.cpu_count(), len(left)) or 1
+        with contextlib.suppress(BrokenProcessPool):
+            yield from _pool(function, left, min(workers or os.cpu_count(), len(left)), context)
+    for i, task in list(left.items()):
         try:
-            with ProcessPoolExecutor(n, context, initializer=_end_with_parent) as pool:
-                futures = {pool.submit(_attempt, function, task): i for i, task in left.items()}
-                try:
-                    for future in as_completed(futures):
-                        error = future.result()
-                        yield left.pop(futures[future]), error
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-            return
+            yield from _pool(function, {i: task}, 1, context)
         except BrokenProcessPool:
-            continue
-    for task in left.values():
-        yield task, f"a worker process died {MAX_BROKEN} times (out of memory, or killed) while this was to be done"
+            yield task, "its worker process died (out of memory, or killed) while it alone was being done"
+
+
+def _pool(function: Callable, left: dict, workers: int, context) -> Iterator:
+    """Do the tasks that are left in one pool, taking out each that is done. Raises BrokenProcessPool when a worker dies."""
+    if not left:
+        return
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+        futures = {pool.submit(_attempt, function, task): i for i, task in left.items()}
+        try:
+            for future in as_completed(futures):
+                error = future.result()
+                yield left.pop(futures[future]), error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 EXECUTORS = {"serial": serial, "processes": processes}

@@ -74,7 +74,7 @@ class Measured:
             seal = record.pop("seal")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise Refused(
                 f"{path}: not a whole record; delete this file and run again: only this coalition is measured anew"
             ) from None

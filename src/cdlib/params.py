@@ -60,18 +60,18 @@ class Params(BaseModel):
     n_full_seeds: Positive
     n_empty_seeds: Positive
     pruning_ratio: Annotated[float, Field(ge=0, lt=1)]
-    prune_steps: Count
+    prune_steps: Positive
     prune_lr: Rate
     prune_schedule: Schedule
     n_coalitions: Positive
     n_paper_coalitions: Count
     n_finetune: Count
-    n_retrain: Count
+    n_retrain: Annotated[int, Field(ge=4)]
     coalition_seed: Count
     finetune_steps: Positive
     finetune_lr: Rate
     finetune_schedule: Schedule
-    n_loo_seeds: Count
+    n_loo_seeds: Positive
     alphas: Annotated[list[Fraction], Field(min_length=1)]
     n_subsets: Annotated[int, Field(ge=3)]
     n_lds_seeds: Positive
@@ -84,6 +84,8 @@ class Params(BaseModel):
     def _seeds_fit(self):
         if self.n_loo_seeds > self.n_full_seeds:
             raise ValueError(f"n_loo_seeds: {self.n_loo_seeds}: must be at most n_full_seeds ({self.n_full_seeds})")
+        if len(set(self.alphas)) < len(self.alphas):
+            raise ValueError(f"alphas: {self.alphas}: each must stand there once")
         return self
 
 

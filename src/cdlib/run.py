@@ -31,10 +31,9 @@ def load(file: Path, changes: dict | None = None) -> dict:
             coalitions.datamodel(n, 1, alpha, 0)
     except ValueError as error:
         raise Refused(f"{file}: {error}") from None
-    if values["n_coalitions"] < 2 * n:
-        raise Refused(
-            f"{file}: n_coalitions: {values['n_coalitions']}: must be at least {2 * n}, twice the number of contributors"
-        )
+    for name, least, none in (("n_coalitions", 2 * n, False), ("n_paper_coalitions", 2 * n, True), ("n_finetune", 4, True)):
+        if values[name] < least and not (none and values[name] == 0):
+            raise Refused(f"{file}: {name}: {values[name]}: must be at least {least}{' or 0' * none} for {n} contributors")
     return values
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cdlib import contributors, datasets, families, measured, prune, store
+from cdlib import datasets, families, measured, prune, store
 from cdlib.progress import Progress
 from cdlib.train import Recipe, one_thread, train
 
@@ -45,7 +45,7 @@ def full(run: store.Run) -> dict:
     """Train the full model, unless this run has it; returns what stands beside it, with the losses."""
     model = families.new(families.preset(run["model"]), run["train_seed"], families.device(run["device"]))
     how = recipe(run.params, "train")
-    origin = {"recipe": how.as_dict(), "model": model.config, "seed": run["train_seed"], "images": _images_digest(run)}
+    origin = {"recipe": how.as_dict(), "model": model.config, "seed": run["train_seed"], "dataset": dataset(run.params).digest()}
     return _keep(run, "full", origin, lambda: model, how)
 
 
@@ -74,14 +74,16 @@ def pruned(run: store.Run):
     return model
 
 
-def _images_digest(run: store.Run) -> str:
-    return contributors.digest(dataset(run.params).contributors)
+def _is_whole(run: store.Run, name: str) -> bool:
+    """Whether a kept model's weights are those that were saved."""
+    file = path(run.folder, name)
+    return measured.digest(file.read_bytes()) == families.about(file)["digest"]
 
 
 def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     """Train what `start` returns on everybody's images and save it, unless the kept model has this very origin."""
     about = families.about(path(run.folder, name))
-    if about and about["origin"] == json.loads(json.dumps(origin)):
+    if about and about["origin"] == json.loads(json.dumps(origin)) and _is_whole(run, name):
         return about
     data = dataset(run.params)
     model, everybody = start(), np.unique(data.contributors.image)

@@ -111,8 +111,13 @@ class Run:
         return pd.DataFrame({"file": [p.name for p in files], "bytes": [p.stat().st_size for p in files]})
 
     def _write_measured(self):
-        """measured.csv: the measured coalitions that the finished notebooks use, in the notebooks' order."""
+        """measured.csv: the coalitions that the finished notebooks use, in the notebooks' order.
+
+        A later notebook counts only when what it was run with agrees with what has been run since.
+        """
         states = [json.loads(p.read_bytes()) for p in sorted(self.path("done").glob("*.json"))]
+        names = [n for p in paths.notebooks() if p.stem <= self.notebook for n in params.declared(p) if n not in params.EXECUTION]
+        states = [s for s in states if all(s["params"][n] == self.params[n] for n in names)]
         rows = [self.measured.row(key) for key in dict.fromkeys(k for s in states for k in s["keys"])]
         if rows:
             self.write("measured", pd.DataFrame(rows))
@@ -129,8 +134,15 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     checked = params.check(values, f"notebooks/{notebook}.ipynb")
     folder = paths.runs() / checked["name"] / "done"
     before = [p for p in sorted(folder.glob("*.json")) if p.stem < notebook]
+    known = {}
     for path in before:
         earlier = json.loads(path.read_bytes())["params"]
+        stale = next((name for name in known if earlier[name] != known[name]), None)
+        if stale:
+            raise Refused(
+                f"notebooks/{notebook}.ipynb: run {path.stem} first: it was run with {stale}: {earlier[stale]!r}, "
+                f"and an earlier notebook has since been run with {known[stale]!r}"
+            )
         for name in params.declared(paths.notebook(path.stem)):
             if name in params.EXECUTION:
                 continue
@@ -139,7 +151,7 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
                     f"notebooks/{notebook}.ipynb: {name}: {values[name]!r}: {path.stem} of this run had {earlier[name]!r}; "
                     f"run {path.stem} with the new value first, or give this run another name"
                 )
-            checked[name] = earlier[name]
+            checked[name] = known[name] = earlier[name]
     missing = {p.stem for p in paths.notebooks() if p.stem < notebook} - {p.stem for p in before}
     if missing:
         raise Refused(f"notebooks/{notebook}.ipynb: run {min(missing)} first: cdlib run params/{checked['name']}.yaml")

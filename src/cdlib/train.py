@@ -73,7 +73,8 @@ def _optimizer(parameters, recipe: Recipe, device: str):
     optimizer = kinds[recipe.optimizer](parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     if recipe.schedule == "one_cycle":
         return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps)
-    return optimizer, get_scheduler(recipe.schedule, optimizer, recipe.warmup_steps, recipe.steps)
+    kind = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+    return optimizer, get_scheduler(kind, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=recipe.steps)
 
 
 def _timesteps(n: int, recipe: Recipe, draw: torch.Generator) -> torch.Tensor:

@@ -38,7 +38,7 @@ def context(run: store.Run, procedure: str) -> dict:
     if start and not about:
         raise Refused(f"{stages.path(run.folder, start)}: not there yet; run the notebook that makes the {start} model first")
     return {
-        "dataset": {"name": p["dataset"], "contributors": contributors.digest(stages.dataset(p).contributors)},
+        "dataset": {"name": p["dataset"], "digest": stages.dataset(p).digest()},
         "model": families.preset(p["model"]),
         "procedure": procedure,
         "recipe": stages.recipe(p, "finetune" if start else "train").as_dict(),
@@ -147,9 +147,10 @@ def game(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def by_seed(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Coalitions that were measured with every seed: who was in, bool [B, N], and v(S), float [B, S].
 
-    A coalition that failed with one of the seeds is left out.
+    A coalition that failed with one of the seeds is left out; one that was drawn twice counts once.
     """
-    grid = table.pivot(index="members", columns="seed", values=run["property"]).reindex(table.members.unique()).dropna()
+    once = table.drop_duplicates("key")
+    grid = once.pivot(index="members", columns="seed", values=run["property"]).reindex(once.members.unique()).dropna()
     return np.array([[c == "1" for c in text] for text in grid.index]), grid.to_numpy()
 
 

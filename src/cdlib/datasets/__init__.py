@@ -8,6 +8,7 @@ A dataset module has two functions of the parameters:
 One more dataset is one more module and one line in DATASETS.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,13 @@ class Dataset:
 
     images: np.ndarray
     contributors: pd.DataFrame
+
+    def digest(self) -> str:
+        """A hash of the images that were given and who gave them, whatever the order of the rows."""
+        rows = self.contributors.sort_values("image")
+        found = hashlib.sha256(rows[["image", "contributor"]].to_csv(index=False).encode())
+        found.update(np.ascontiguousarray(self.images[rows.image]).tobytes())
+        return found.hexdigest()[:16]
 
 
 def load(params: dict) -> Dataset:

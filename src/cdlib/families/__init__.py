@@ -61,6 +61,7 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
         "parameters": model.n_parameters(),
         **about,
     }
+    path.with_suffix(".json").unlink(missing_ok=True)  # never old words beside new weights
     measured.write_bytes(path, data)
     measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
     return state

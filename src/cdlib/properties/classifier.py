@@ -18,6 +18,7 @@ from torch import nn
 
 from cdlib import measured, seeds
 from cdlib.datasets.digits import images_and_classes
+from cdlib.errors import Refused
 from cdlib.train import one_thread
 
 STEPS, BATCH, NOISE, LR, HELD_OUT = 700, 64, 16, 3e-3, 0.2
@@ -83,8 +84,12 @@ def about(folder: Path) -> dict:
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, digest: str) -> nn.Sequential:
+    path = folder / "models" / "classifier.safetensors"
+    data = path.read_bytes() if path.is_file() else b""
+    if measured.digest(data) != digest:
+        raise Refused(f"{path}: missing or changed since it was saved; delete it and run the notebook that makes it again")
     net = network()
-    net.load_state_dict(load_tensors((folder / "models" / "classifier.safetensors").read_bytes()))
+    net.load_state_dict(load_tensors(data))
     return net
 
 

@@ -1,0 +1,189 @@
+"""The whole chain, as its user runs it: the command line, eight notebooks, tables and figures; killed, and run again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cdlib import paths
+
+ROOT = Path(__file__).resolve().parents[1]
+# Seconds differ from run to run; everything else must not.
+MEASURED_SECONDS = ("seconds", "budget", "ratio")
+NOTEBOOKS = [p.stem for p in paths.notebooks()]
+
+
+def cdlib(scratch, *words, **options):
+    """Run the command line in a process of its own, with its runs and figures in a scratch folder."""
+    env = os.environ | {"CDLIB_RUNS": str(scratch / "runs"), "CDLIB_FIGURES": str(scratch / "figures"), "CDLIB_ROOT": str(ROOT)}
+    command = [sys.executable, "-m", "cdlib", *map(str, words)]
+    return subprocess.run(command, env=env, cwd=scratch, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """A finished smoke run."""
+    scratch = tmp_path_factory.mktemp("smoke")
+    done = cdlib(scratch, "run", ROOT / "params" / "smoke.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return scratch
+
+
+def results(scratch, name="smoke"):
+    """{file: bytes} of all csv files of a run and its figures, without what was timed."""
+    found = {}
+    for path in sorted([*(scratch / "runs" / name).glob("*.csv"), *(scratch / "figures" / name).glob("*.csv")]):
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        timed = [c for c in frame if any(word in c for word in MEASURED_SECONDS)]
+        found[path.name] = frame.drop(columns=timed).to_csv(index=False)
+    return found
+
+
+def test_a_run_leaves_every_table_and_figure(smoke):
+    figures = {p.name for p in (smoke / "figures" / "smoke").iterdir()}
+    tables = {f"table_{k}.{kind}" for k in (1, 2, 3, 4) for kind in ("csv", "md", "tex")}
+    assert tables | {f"figure_{k}.{kind}" for k in (2, 3, 4) for kind in ("pdf", "png", "csv")} <= figures
+    done = {p.stem for p in (smoke / "runs" / "smoke" / "done").iterdir()}
+    assert done == set(NOTEBOOKS)
+
+
+def test_shapley_values_sum_to_the_difference_of_the_ends(smoke):
+    run = smoke / "runs" / "smoke"
+    measured = pd.read_csv(run / "measured.csv", dtype={"members": str})
+    retrained = measured[measured.procedure == "retrain"]
+    full = retrained[~retrained.members.str.contains("0")].inception_score
+    empty = retrained[~retrained.members.str.contains("1")].inception_score
+    credits = pd.read_csv(run / "attributions.csv", dtype={"contributor": str})
+    shapley = credits[credits.method.str.contains("Shapley")].groupby("method").value.sum()
+    assert len(shapley) == 4
+    assert shapley.to_numpy() == pytest.approx(full.mean() - empty.mean(), abs=1e-9)
+
+
+def test_every_method_is_judged_at_every_alpha(smoke):
+    run = smoke / "runs" / "smoke"
+    methods = set(pd.read_csv(run / "attributions.csv").method)
+    scores = pd.read_csv(run / "lds.csv")
+    assert len(methods) == 9
+    assert all(set(part.method) == methods for _, part in scores.groupby("alpha"))
+    assert set(scores.alpha) == {0.25, 0.5, 0.75}
+    assert scores.n_coalitions.eq(6).all()
+
+
+def test_measured_holds_each_coalition_once(smoke):
+    measured = pd.read_csv(smoke / "runs" / "smoke" / "measured.csv", dtype={"members": str})
+    assert measured.key.is_unique
+    assert not measured.duplicated(["procedure", "seed", "members"]).any()
+
+
+def test_what_is_done_is_not_run_again(smoke):
+    before = (smoke / "runs" / "smoke" / "done" / "08_figures.json").stat().st_mtime_ns
+    again = cdlib(smoke, "run", ROOT / "params" / "smoke.yaml")
+    assert again.returncode == 0
+    assert [line for line in again.stdout.splitlines() if line.endswith(": done")] == [f"{n}: done" for n in NOTEBOOKS]
+    assert (smoke / "runs" / "smoke" / "done" / "08_figures.json").stat().st_mtime_ns == before
+
+
+def test_status_finds_nothing_missing(smoke):
+    told = cdlib(smoke, "status", ROOT / "params" / "smoke.yaml").stdout
+    rows = [line.split() for line in told.splitlines() if " retrain " in line or "finetune " in line]
+    assert len(rows) >= 10
+    assert all(row[-1] == "0" and row[-2] == "0" and row[-3] == row[-4] for row in rows)
+
+
+def test_check_tells_contributors_images_and_sizes(tmp_path):
+    told = cdlib(tmp_path, "check", ROOT / "params" / "digits.yaml").stdout
+    assert "contributors      20" in told
+    assert "images            1120" in told
+    assert "118,289 full, 65,257 pruned" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_report_is_one_page_with_every_table_and_figure(smoke):
+    done = cdlib(smoke, "report", ROOT / "params" / "smoke.yaml")
+    assert done.returncode == 0, done.stderr
+    page = (smoke / "runs" / "smoke" / "report" / "index.html").read_text()
+    assert all(f"{n}.html" in page for n in NOTEBOOKS)
+    assert page.count("data:image/png") >= 3 and "Table 4" in page
+
+
+def test_plain_papermill_runs_a_notebook_and_refuses_an_unknown_name(smoke, tmp_path):
+    env = os.environ | {"CDLIB_RUNS": str(smoke / "runs"), "CDLIB_FIGURES": str(smoke / "figures")}
+    command = [sys.executable, "-m", "papermill", str(paths.notebook("08_figures")), str(tmp_path / "out.ipynb")]
+    command += ["-f", str(ROOT / "params" / "smoke.yaml"), "--no-progress-bar"]
+    assert subprocess.run(command, env=env, cwd=ROOT, capture_output=True).returncode == 0
+    refused = subprocess.run([*command, "-p", "n_colitions", "5"], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "n_colitions: 5: no notebook reads this name; did you mean n_coalitions?" in refused.stderr
+
+
+def test_a_truncated_record_is_refused_by_name_and_nothing_is_lost(smoke, tmp_path):
+    measured = pd.read_csv(smoke / "runs" / "smoke" / "measured.csv")
+    key = measured[measured.procedure == "sparse_finetune"].key.iloc[0]
+    path = smoke / "runs" / "smoke" / "measured" / key[:2] / f"{key}.json"
+    whole, others = path.read_bytes(), len(list(path.parents[1].rglob("*.json")))
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        refused = cdlib(smoke, "run", ROOT / "params" / "smoke.yaml", "--only", "04")
+    finally:
+        path.write_bytes(whole)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1 and f"{path}: not a whole record; delete this file" in refused.stderr
+    assert len(list(path.parents[1].rglob("*.json"))) == others
+    assert cdlib(smoke, "run", ROOT / "params" / "smoke.yaml").returncode == 0
+
+
+def _children(pid):
+    """Process ids below a process."""
+    told = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout.split()[2:]
+    parents = dict(zip(map(int, told[::2]), map(int, told[1::2]), strict=True))
+    below = {pid}
+    while more := {p for p, parent in parents.items() if parent in below} - below:
+        below |= more
+    return below - {pid}
+
+
+@pytest.mark.slow
+def test_ten_kills_end_in_the_same_files(smoke, tmp_path):
+    rng = random.Random(0)
+    env = os.environ | {"CDLIB_RUNS": str(tmp_path / "runs"), "CDLIB_FIGURES": str(tmp_path / "figures")}
+    command = [sys.executable, "-m", "cdlib", "run", str(ROOT / "params" / "smoke.yaml")]
+    kills = 0
+    while kills < 10:
+        started = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(4, 25))
+        if started.poll() is not None:
+            break
+        # the driver, its kernel, or one of its workers
+        victim = rng.choice([started.pid, *_children(started.pid)]) if kills % 2 else started.pid
+        os.kill(victim, signal.SIGKILL)
+        kills += 1
+        if victim != started.pid:
+            time.sleep(2)
+            started.kill()
+        started.wait()
+    assert kills >= 5, "the run was over too soon to be killed often"
+    assert cdlib(tmp_path, "run", ROOT / "params" / "smoke.yaml").returncode == 0
+    assert results(tmp_path) == results(smoke)
+
+
+@pytest.mark.slow
+def test_one_worker_and_serial_end_in_the_same_files_as_two(smoke, tmp_path):
+    for change in ("workers=1", "executor=serial"):
+        scratch = tmp_path / change
+        scratch.mkdir()
+        done = cdlib(scratch, "run", ROOT / "params" / "smoke.yaml", "--set", change)
+        assert done.returncode == 0, done.stderr
+        assert results(scratch) == results(smoke)
+
+
+def test_no_notebook_is_done_before_its_inputs(smoke):
+    states = [json.loads(p.read_bytes()) for p in sorted((smoke / "runs" / "smoke" / "done").iterdir())]
+    assert [s["notebook"] for s in states] == NOTEBOOKS
+    assert len({s["inputs"] for s in states}) == len(states)

@@ -1,0 +1,45 @@
+"""The full model and the sparse one: made once, and again when what they come from has changed."""
+
+import pytest
+
+from cdlib import families, stages, store
+
+
+def same(a, b):
+    """Whether two states are equal bit for bit."""
+    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+def test_the_models_of_a_run_are_trained_once(run, monkeypatch):
+    full, sparse = (families.about(stages.path(run.folder, name)) for name in ("full", "sparse"))
+    monkeypatch.setattr(stages, "train", lambda *a, **k: pytest.fail("trained again"))
+    assert (stages.full(run), stages.sparse(run)) == (full, sparse)
+    assert sparse["parameters"] < full["parameters"] == 118_289
+
+
+def test_a_model_whose_weights_were_changed_is_made_again(run):
+    path = stages.path(run.folder, "full")
+    before, whole = families.about(path), path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert stages.full(run)["digest"] == before["digest"]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train_lr": 0.5}, {"train_seed": 1}, {"assignment_seed": 1}, {"batch_size": 5}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_origin_makes_another_full_model_and_then_another_sparse_one(run, change):
+    before = [families.about(stages.path(run.folder, name))["digest"] for name in ("full", "sparse")]
+    changed = store.Run("03_prune", run.params | change)
+    after = [stages.full(changed)["digest"], stages.sparse(changed)["digest"]]
+    assert not set(before) & set(after)
+
+
+def test_a_continued_average_prunes_the_raw_weights(run):
+    smooth = store.Run("03_prune", run.params | {"ema": "continued", "pruning_ratio": 0.0})
+    stages.full(smooth)
+    raw, _ = families.continuing(stages.path(run.folder, "full"))
+    assert same(stages.pruned(smooth).state(), raw.state())
+    assert not same(raw.state(), families.load(stages.path(run.folder, "full")).state())

@@ -1,0 +1,288 @@
+"""v(S): measured once, in the order asked for, from the right start, and kept whatever fails beside it."""
+
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from cdlib import __main__, families, plan, stages, store, utilities
+from cdlib.plan import Wanted
+from cdlib.properties import inception_score
+from cdlib.train import NotFinite
+
+MEMBERS = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+SEEDS = np.array([1, 0, 0, 0, 5])
+PROCEDURES = ["retrain", "finetune", "sparse_finetune"]
+
+
+def wanted(procedure="retrain", members=MEMBERS, seeds=SEEDS):
+    """Coalitions of the four contributors."""
+    return Wanted("some coalitions", procedure, members, seeds)
+
+
+def changed(run, **values):
+    """The same run with other parameters."""
+    return store.Run(run.notebook, run.params | values)
+
+
+def keys(run, procedure):
+    """Under which keys a run measures its coalitions."""
+    return [run.measured.key(spec) for spec in utilities.specifications(run, wanted(procedure))]
+
+
+def snapshot(model):
+    """A copy of a model's weights."""
+    return {name: tensor.detach().clone() for name, tensor in model.state().items()}
+
+
+def same(a, b):
+    """Whether two models' weights are equal bit for bit."""
+    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """What each training started from: (weights, images, recipe, seed), in their order."""
+    seen, train = [], utilities.train
+
+    def remember(model, images, recipe, seed, average=None):
+        seen.append((snapshot(model), images, recipe, seed))
+        return train(model, images, recipe, seed, average)
+
+    monkeypatch.setattr(utilities, "train", remember)
+    return seen
+
+
+@pytest.fixture
+def unlucky(monkeypatch):
+    """Makes every training with seed 1 fail while `unlucky.on`; counts them."""
+    train = utilities.train
+
+    class Unlucky:
+        on, n_failures = True, 0
+
+    def fail(model, images, recipe, seed, average=None):
+        if seed == 1 and Unlucky.on:
+            Unlucky.n_failures += 1
+            raise NotFinite("the loss of step 2 of 3 is not finite")
+        return train(model, images, recipe, seed, average)
+
+    monkeypatch.setattr(utilities, "train", fail)
+    return Unlucky
+
+
+def test_rows_come_in_the_order_asked_for(run):
+    table = utilities.measure(run, wanted())
+    assert table.members.tolist() == ["1100", "0011", "1100", "1111", "0000"]
+    assert table.seed.tolist() == SEEDS.tolist()
+    assert table["size"].tolist() == [2, 2, 2, 4, 0]
+    np.testing.assert_array_equal(utilities.members(table), MEMBERS)
+    assert table.columns.tolist() == [
+        "key",
+        "procedure",
+        "seed",
+        "members",
+        "size",
+        "inception_score",
+        "train_seconds",
+        "sample_seconds",
+    ]
+    assert table.key.tolist() == keys(run, "retrain") == run.keys
+
+
+def test_a_coalition_is_measured_once_whoever_asks(run, trainings):
+    first = utilities.measure(run, wanted())
+    assert len(trainings) == 4
+    order = [3, 0, 0, 4]
+    other = changed(run, name="tiny", n_coalitions=77, sample_batch=3)
+    again = utilities.measure(other, wanted(members=MEMBERS[order], seeds=SEEDS[order]))
+    assert len(trainings) == 4
+    assert again.to_dict("list") == first.iloc[order].to_dict("list")
+
+
+def test_another_seed_gives_another_model(run):
+    table = utilities.measure(run, wanted()).set_index(["members", "seed"]).inception_score
+    assert table["1100", 0] != table["1100", 1]
+
+
+@pytest.mark.parametrize("procedure", PROCEDURES)
+def test_each_procedure_starts_from_its_weights_and_sees_the_coalitions_images_only(run, trainings, procedure):
+    utilities.measure(run, wanted(procedure, MEMBERS[:2], SEEDS[:2]))
+    data = stages.dataset(run.params)
+    for (weights, images, recipe, seed), members, expected_seed in zip(trainings, MEMBERS, SEEDS, strict=False):
+        start = (
+            families.new(families.preset("unet_8x8"), int(expected_seed))
+            if procedure == "retrain"
+            else families.load(stages.path(run.folder, {"finetune": "full", "sparse_finetune": "sparse"}[procedure]))
+        )
+        assert same(weights, start.state())
+        labels = np.array(["0", "1", "2a", "2b"])[members]
+        given = data.contributors[data.contributors.contributor.isin(labels)].image
+        np.testing.assert_array_equal(images, data.images[sorted(given)])
+        assert (recipe.steps, seed) == (3 if procedure == "retrain" else 2, expected_seed)
+    assert len(trainings) == 2
+
+
+def test_nobodys_model_is_as_it_was_initialised_and_everybodys_saw_every_image(run, trainings):
+    everybody, nobody = (utilities.measure(run, w) for w in plan.ends(run.params))
+    assert (everybody.members.tolist(), nobody.members.tolist()) == (["1111"], ["0000"])
+    assert [len(images) for _, images, _, _ in trainings] == [80]
+    drawn = run.measured.arrays(nobody.key[0])["images"]
+    model = families.new(families.preset("unet_8x8"), 0)
+    np.testing.assert_array_equal(drawn, model.draw(range(16), 2).numpy())
+
+
+def test_what_the_property_is_made_of_is_kept(run):
+    table = utilities.measure(run, wanted())
+    for key, value in zip(table.key, table.inception_score, strict=True):
+        arrays = run.measured.arrays(key)
+        assert arrays["inception_score/probabilities"].shape == (16, 10)
+        assert inception_score.inception_score(arrays["inception_score/probabilities"]) == value
+
+
+def test_all_images_of_everybody_are_kept_and_some_of_the_others(run, monkeypatch):
+    monkeypatch.setattr(utilities, "KEPT_IMAGES", 5)
+    table = utilities.measure(run, wanted())
+    assert [len(run.measured.arrays(key)["images"]) for key in table.key] == [5, 5, 5, 16, 5]
+
+
+def test_a_failure_is_recorded_retried_and_named_and_the_others_are_kept(run, unlucky):
+    with pytest.warns(UserWarning, match="1 coalitions could not be measured, each tried 3 times: 1100 seed 1") as warned:
+        table = utilities.measure(run, wanted())
+    lost, *kept = keys(run, "retrain")
+    assert unlucky.n_failures == utilities.MAX_ATTEMPTS == 3
+    assert lost in str(warned[0].message)
+    assert table.key.tolist() == run.keys == kept
+    record = run.measured.read(lost)
+    assert (record["status"], record["attempts"]) == ("failed", 3)
+    assert "Traceback" in record["error"] and "step 2 of 3 is not finite" in record["error"]
+
+
+def test_what_failed_is_tried_again_the_next_time(run, unlucky, trainings):
+    with pytest.warns(UserWarning, match="could not be measured"):
+        utilities.measure(run, wanted())
+    unlucky.on = False
+    trainings.clear()
+    assert utilities.measure(run, wanted()).key.tolist() == keys(run, "retrain")
+    assert [seed for *_, seed in trainings] == [1]
+
+
+def test_a_property_that_is_not_finite_is_a_failure(run, monkeypatch):
+    monkeypatch.setattr(inception_score, "value", lambda arrays: float("nan"))
+    with pytest.warns(UserWarning, match="5 coalitions could not be measured"):
+        assert len(utilities.measure(run, wanted())) == 0
+    assert "property not finite: {'inception_score': nan}" in run.measured.read(keys(run, "retrain")[0])["error"]
+
+
+def test_a_changed_record_is_refused_before_anything_is_trained(run, trainings):
+    path = run.measured.path(utilities.measure(run, wanted()).key[0])
+    path.write_bytes(path.read_bytes()[:-10])
+    trainings.clear()
+    with pytest.raises(ValueError, match=f"^{path}: not a whole record; delete this file"):
+        utilities.measure(run, wanted())
+    assert not trainings
+
+
+def test_a_truncated_record_is_refused_in_one_line_of_the_command_line_and_nothing_is_lost(run, capsys, tmp_path):
+    path = run.measured.path(utilities.measure(run, plan.ends(run.params)[0]).key[0])
+    path.write_bytes(path.read_bytes()[:-10])
+    before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(run.params))
+    capsys.readouterr()
+    assert __main__.main(["status", str(tmp_path / "tiny.yaml")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cdlib: {path}: not a whole record; delete this file and run again")
+    assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["full", "sparse"])
+def test_a_start_model_that_is_missing_is_refused(run, name):
+    shutil.rmtree(run.folder / "models")
+    procedure = {"full": "finetune", "sparse": "sparse_finetune"}[name]
+    with pytest.raises(ValueError, match=f"{name}.safetensors: not there yet; run the notebook that makes the {name} model"):
+        utilities.measure(run, wanted(procedure))
+
+
+def test_values_do_not_depend_on_the_executor_or_the_number_of_workers(made, run, server):
+    tables, arrays = [], []
+    for name, executor, workers in (("tiny", "serial", 1), ("one", "processes", 1), ("two", "processes", 2)):
+        here = changed(run, name=name, executor=executor, workers=workers)
+        if name != "tiny":
+            shutil.copytree(made, here.folder)
+        table = utilities.measure(here, wanted("sparse_finetune"))
+        tables.append(table.drop(columns=["train_seconds", "sample_seconds"]).to_dict("list"))
+        arrays.append([here.measured.arrays(key) for key in table.key])
+    assert tables[0] == tables[1] == tables[2]
+    for one in zip(*arrays, strict=True):
+        assert same(one[0], one[1]) and same(one[0], one[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "affected"),
+    [
+        ("finetune_lr", 0.5, ["finetune", "sparse_finetune"]),
+        ("finetune_steps", 9, ["finetune", "sparse_finetune"]),
+        ("finetune_schedule", "constant", ["finetune", "sparse_finetune"]),
+        ("train_lr", 0.5, ["retrain"]),
+        ("train_steps", 9, ["retrain"]),
+        ("batch_size", 5, PROCEDURES),
+        ("ema", "fresh", PROCEDURES),
+        ("timesteps", "uniform", PROCEDURES),
+        ("n_images", 17, PROCEDURES),
+        ("sampling_steps", 3, PROCEDURES),
+        ("images_per_contributor", 19, PROCEDURES),
+        ("assignment_seed", 1, PROCEDURES),
+        ("n_coalitions", 99, []),
+        ("coalition_seed", 1, []),
+        ("executor", "processes", []),
+        ("workers", 7, []),
+        ("sample_batch", 5, []),
+    ],
+)
+def test_a_parameter_changes_the_keys_of_the_procedures_it_can_change(run, name, value, affected):
+    other = changed(run, **{name: value})
+    assert [p for p in PROCEDURES if keys(run, p) != keys(other, p)] == affected
+
+
+def test_procedures_coalitions_and_seeds_never_share_a_key(run):
+    found = [key for procedure in PROCEDURES for key in keys(run, procedure)]
+    assert len(set(found)) == len(found) == 15
+
+
+def test_another_full_model_makes_other_finetuned_coalitions(run):
+    before = {p: keys(run, p) for p in PROCEDURES}
+    stages.full(changed(run, train_seed=1))
+    assert [p for p in PROCEDURES if keys(run, p) != before[p]] == ["finetune"]
+    stages.sparse(changed(run, train_seed=1))
+    assert [p for p in PROCEDURES if keys(run, p) != before[p]] == ["finetune", "sparse_finetune"]
+
+
+def test_the_game_of_a_table_is_who_was_in_and_v(run):
+    table = utilities.measure(run, wanted())
+    members, value = utilities.game(run, table)
+    np.testing.assert_array_equal(members, MEMBERS)
+    assert value.tolist() == table.inception_score.tolist()
+
+
+def test_a_coalition_that_lacks_a_seed_is_left_out_of_the_grid(run):
+    members, seeds = MEMBERS[[1, 0, 3]].repeat(2, axis=0), np.tile([0, 1], 3)
+    table = utilities.measure(run, wanted(members=members, seeds=seeds))
+    found, value = utilities.by_seed(run, table)
+    np.testing.assert_array_equal(found, members[::2])
+    by_hand = table.set_index(["members", "seed"]).inception_score
+    assert value.tolist() == [[by_hand[m, 0], by_hand[m, 1]] for m in ("0011", "1100", "1111")]
+    found, _ = utilities.by_seed(run, table[1:])
+    np.testing.assert_array_equal(found, members[2::2])
+
+
+def test_a_coalition_that_was_drawn_twice_counts_once_in_the_grid(run):
+    table = utilities.measure(run, wanted(members=MEMBERS[[0, 1, 0]], seeds=[0, 0, 0]))
+    np.testing.assert_array_equal(utilities.by_seed(run, table)[0], MEMBERS[[0, 1]])
+
+
+def test_runtime_is_the_median_by_procedure(run):
+    table = utilities.measure(run, wanted()).assign(train_seconds=[1.0, 2.0, 9.0, 3.0, 0.0], sample_seconds=2.0)
+    assert utilities.runtime(table).to_dict("records") == [
+        {"procedure": "retrain", "train_seconds": 2.0, "sample_seconds": 2.0, "n": 5}
+    ]
