@@ -77,11 +77,6 @@ def test_the_file_says_what_the_last_line_said(clock, capsys, tmp_path):
     assert progress.line(**state) == capsys.readouterr().err.splitlines()[-1]
 
 
-def test_steps_done_elsewhere_can_be_told(clock, capsys):
-    progress.Progress("coalitions", 8).step(to=8)
-    assert capsys.readouterr().err.splitlines()[-1] == "coalitions: 8 of 8, took 0 s"
-
-
 def test_nothing_to_do_says_nothing(clock, capsys, tmp_path):
     work(0, 0, clock, tmp_path / "progress.json")
     assert capsys.readouterr() == ("", "")

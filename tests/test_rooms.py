@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "cdlib"
 
 # From the ground up; a room imports from itself and from those above it in this table.
 ROOMS = {
-    "ground": ["__init__", "paths", "params", "seeds", "measured", "store", "progress", "errors"],
+    "ground": ["__init__", "paths", "params", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["families", "train", "sample", "prune", "stages"],
     "measure": ["properties", "utilities", "executors", "bench"],

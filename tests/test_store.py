@@ -5,11 +5,15 @@ import json
 import pandas as pd
 import pytest
 
-from cdlib import params, paths, store
+from cdlib import done, params, paths, store
 from cdlib.errors import Refused
 
 NAMES = [path.stem for path in paths.notebooks()]
 DEFAULTS = params.check({}, "defaults")
+
+
+def is_done(notebook, values):
+    return done.why_not(notebook, values) is None
 
 
 def open_(notebook, **values):
@@ -52,6 +56,13 @@ def test_a_value_that_contradicts_an_earlier_notebook_is_refused(scratch):
         open_("02_train", images_per_contributor=20)
 
 
+def test_a_notebook_between_that_was_run_with_other_values_must_be_run_again(scratch):
+    finish("01_contributors"), finish("02_train", train_steps=5), finish("03_prune")
+    finish("02_train", train_steps=6)
+    with pytest.raises(Refused, match=r"04_shapley.ipynb: run 03_prune first: it was run with train_steps: 5, .* run with 6"):
+        open_("04_shapley")
+
+
 @pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch"])
 def test_how_a_run_is_executed_may_change_between_notebooks(scratch, name):
     values = {"executor": "serial", "workers": 3, "device": "cpu", "sample_batch": 7}
@@ -61,7 +72,7 @@ def test_how_a_run_is_executed_may_change_between_notebooks(scratch, name):
 
 def test_a_notebook_may_not_be_skipped(scratch):
     finish("01_contributors")
-    with pytest.raises(Refused, match=r"03_prune.ipynb: run 02_train first: cdlib run params/tiny.yaml"):
+    with pytest.raises(Refused, match=r"03_prune.ipynb: run 02_train first: in run tiny it has not finished"):
         open_("03_prune")
 
 
@@ -74,9 +85,9 @@ def test_a_bad_parameter_is_refused_in_the_notebook_too(scratch):
 def test_a_notebook_that_was_opened_again_is_not_done_until_it_says_so(scratch):
     finish("01_contributors")
     run = open_("01_contributors")
-    assert not store.is_done("01_contributors", run.params)
+    assert not is_done("01_contributors", run.params)
     run.done()
-    assert store.is_done("01_contributors", run.params)
+    assert is_done("01_contributors", run.params)
 
 
 def test_rows_of_a_shared_table_are_replaced_when_a_notebook_runs_again(scratch, tiny):
@@ -99,7 +110,7 @@ def test_labels_and_members_stay_text(scratch, tiny):
 def test_what_is_not_there_yet_is_refused_with_how_to_make_it(scratch, tiny):
     run = store.Run("06_lds", tiny)
     for read, file in ((run.table, "lds.csv"), (run.arrays, "lds.safetensors")):
-        with pytest.raises(Refused, match=rf"{file}: not there yet; run the earlier notebooks first: cdlib run params/tiny"):
+        with pytest.raises(Refused, match=rf"{file}: not there; `cdlib run` with this run's parameter file makes it"):
             read("lds")
 
 
@@ -126,24 +137,68 @@ def test_measured_csv_has_the_coalitions_in_use_once_each_in_the_order_of_the_no
 def test_the_done_file_says_what_the_results_come_from(scratch):
     run = finish("01_contributors", assignment_seed=7)
     state = json.loads((run.folder / "done" / "01_contributors.json").read_bytes())
-    assert state["params"] == run.params
-    assert state["inputs"] == store.inputs("01_contributors", run.params)
+    assert state["params"] == {name: run.params[name] for name in done.names("01_contributors")}
+    assert state["inputs"] == done.inputs("01_contributors", run.params)
     assert state["versions"]["torch"]
     assert state["seconds"] >= 0
 
 
 def test_a_parameter_of_an_earlier_notebook_undoes_the_later_ones_only(scratch):
-    done = [finish(name) for name in NAMES[:3]][-1].params
-    assert [store.is_done(name, done) for name in NAMES[:4]] == [True, True, True, False]
-    assert [store.is_done(name, done | {"train_lr": 0.1}) for name in NAMES[:3]] == [True, False, False]
+    values = [finish(name) for name in NAMES[:3]][-1].params
+    assert [is_done(name, values) for name in NAMES[:4]] == [True, True, True, False]
+    assert [is_done(name, values | {"train_lr": 0.1}) for name in NAMES[:3]] == [True, False, False]
+
+
+def test_what_later_notebooks_declare_does_not_take_earlier_rows_out_of_measured_csv(scratch):
+    first = open_("01_contributors")
+    keys = measure(first, 1, 2)
+    first.use(keys[:1]), first.done()
+    second = open_("02_train", train_lr=0.5)
+    second.use(keys[1:]), second.done()
+    assert second.table("measured").key.tolist() == keys
+
+
+def test_a_notebook_is_not_done_when_what_it_rests_on_is_gone(scratch):
+    run = open_("01_contributors")
+    keys = measure(run, 1, 2)
+    run.use(keys), run.write("contributors", pd.DataFrame({"image": [1]})), run.done()
+    assert is_done("01_contributors", run.params)
+    record = run.measured.path(keys[1])
+    whole = record.read_bytes()
+    record.unlink()
+    assert done.why_not("01_contributors", run.params) == "1 measured coalitions are gone"
+    record.write_bytes(whole)
+    run.path("contributors.csv").unlink()
+    assert done.why_not("01_contributors", run.params) == "contributors.csv is gone"
+
+
+def test_a_notebook_with_failed_coalitions_is_not_done(scratch):
+    run = open_("01_contributors")
+    run.use([], failed=["abc"]), run.done()
+    assert done.why_not("01_contributors", run.params) == "1 coalitions failed"
+
+
+def test_other_coalitions_below_undo_the_notebooks_above(scratch):
+    run, later = finish("01_contributors"), finish("02_train")
+    assert is_done("02_train", later.params)
+    again = open_("01_contributors")
+    again.use(measure(run, 5)), again.done()
+    assert not is_done("02_train", later.params)
+
+
+def test_a_done_file_that_is_not_whole_counts_as_none(scratch):
+    run = finish("01_contributors")
+    file = run.folder / "done" / "01_contributors.json"
+    file.write_bytes(file.read_bytes()[:40])
+    assert done.why_not("01_contributors", run.params) == "has not finished"
 
 
 @pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch"])
 def test_how_a_run_is_executed_undoes_nothing(scratch, name):
-    assert store.inputs("08_figures", DEFAULTS | {name: "other"}) == store.inputs("08_figures", DEFAULTS)
+    assert done.inputs("08_figures", DEFAULTS | {name: "other"}) == done.inputs("08_figures", DEFAULTS)
 
 
 @pytest.mark.parametrize("name", sorted(set(DEFAULTS) - set(params.EXECUTION)))
 def test_every_other_parameter_undoes_the_notebook_that_reads_it(name):
     reader = next(path.stem for path in paths.notebooks() if name in params.declared(path))
-    assert store.inputs(reader, DEFAULTS | {name: "other"}) != store.inputs(reader, DEFAULTS)
+    assert done.inputs(reader, DEFAULTS | {name: "other"}) != done.inputs(reader, DEFAULTS)

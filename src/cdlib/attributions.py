@@ -1,4 +1,4 @@
-"""Credits of contributors as rows of attributions.csv, and the three Shapley rows that measured coalitions give.
+"""Credits of contributors as rows of attributions.csv, and the two ways in which measured coalitions give them.
 
 M  coalitions measured        N  contributors
 """
@@ -10,7 +10,6 @@ from cdlib import coalitions, shapley
 from cdlib.shapley import Credit
 
 COLUMNS = ["method", "property", "contributor", "value", "stderr", "low", "high"]
-OURS = "Sparsified-FT Shapley (Ours)"
 
 
 def frame(credits: dict, contributors: list[str], property: str) -> pd.DataFrame:
@@ -42,17 +41,12 @@ def of_draws(members, utility, empty, full) -> Credit:
     return shapley.intervals(members, utility, empty, full, ridge=0, controls=0)
 
 
-# One row for each block of plan.shapley, in its order: how coalitions become credits.
-SHAPLEY = {
-    OURS: of_pairs,
-    "Sparsified-FT Shapley (paper's estimator)": of_draws,
-    "FT Shapley": of_pairs,
-    "Retraining Shapley": of_pairs,
-}
+# How measured coalitions become credits, with intervals (plan.Wanted.estimator).
+ESTIMATORS = {"ours": of_pairs, "paper": of_draws}
 
 
-def estimators(empty, full) -> dict:
-    """{estimator's name: (members, utility) -> values [N]}, for `lds.curve`."""
+def points(empty, full) -> dict:
+    """The same estimators without intervals, {name: (members, utility) -> values [N]}, for `lds.curves`."""
     empty, full = np.mean(empty), np.mean(full)
     return {
         "ours": lambda m, v: shapley.shapley(m, v, empty, full, weights=coalitions.kernel_weights(m)),

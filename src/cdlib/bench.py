@@ -1,12 +1,11 @@
 """How long a step and an image take on this machine, from a few of them."""
 
-import os
 import time
 from dataclasses import replace
 
 import torch
 
-from cdlib import families, prune, sample, stages
+from cdlib import executors, families, prune, sample, stages
 from cdlib.train import one_thread, train
 
 STEPS, WARM_UP = 5, 2
@@ -49,4 +48,4 @@ def _timed(work, steps: int) -> float:
 
 def n_workers(params: dict) -> int:
     """How many coalitions are measured at once."""
-    return 1 if params["executor"] == "serial" else params["workers"] or os.cpu_count()
+    return 1 if params["executor"] == "serial" else params["workers"] or executors.n_places(families.device(params["device"]))

@@ -19,6 +19,15 @@ from multiprocessing.connection import wait
 MAX_BROKEN = 3
 
 
+def n_places(device: str = "cpu") -> int:
+    """How many coalitions this machine can measure at once: one on each GPU, or one on each core that may be used."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.device_count() if device == "cuda" else 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def _attempt(function: Callable, task) -> str | None:
     """Do one task; the text of its traceback when it fails."""
     try:
@@ -51,7 +60,7 @@ def processes(function: Callable, tasks: list, workers: int = 0) -> Iterator:
     left = dict(enumerate(tasks))
     for _ in range(MAX_BROKEN):
         with contextlib.suppress(BrokenProcessPool):
-            yield from _pool(function, left, min(workers or os.cpu_count(), len(left)), context)
+            yield from _pool(function, left, min(workers or n_places(), len(left)), context)
     for i, task in list(left.items()):
         try:
             yield from _pool(function, {i: task}, 1, context)

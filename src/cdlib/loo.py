@@ -9,6 +9,21 @@ from scipy import stats
 from cdlib.shapley import Credit
 
 
+def by_contributor(members, targets):
+    """v(everybody but i) for each contributor i, whatever the order of the rows: float [N, S].
+
+    members  bool  [N, N]  who was in; each contributor is out once
+    targets  float [N, S]
+
+    Raises ValueError when a contributor is never out, or more than once.
+    """
+    members = np.asarray(members, bool)
+    out = (~members).argmax(1)
+    if len(out) != members.shape[1] or len(set(out)) != len(out) or not (members.sum(1) == members.shape[1] - 1).all():
+        raise ValueError(f"{len(set(out))} of {members.shape[1]} contributors were left out, each must be, once")
+    return np.asarray(targets, float)[np.argsort(out)]
+
+
 def loo(full, without, *, level=0.95):
     """Leave-one-out credit of each contributor, with intervals from replicate seeds.
 

@@ -6,13 +6,15 @@ A key is the hash of everything that can change the value, so one folder never m
 under another name, flushed to disk, and renamed; a seal in each record tells a changed one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
@@ -47,6 +49,11 @@ def digest(data: bytes) -> str:
 def bits(members) -> str:
     """A coalition as text: one character a contributor, `1` when it is in."""
     return "".join("1" if m else "0" for m in members)
+
+
+def members(texts) -> np.ndarray:
+    """Coalitions from their texts (`bits`): bool [M, N]."""
+    return np.array([[c == "1" for c in text] for text in texts], bool)
 
 
 class Measured:
@@ -84,9 +91,16 @@ class Measured:
             )
         return record
 
+    def has(self, key: str) -> bool:
+        """Whether a coalition was measured, and did not fail."""
+        record = self.read(key)
+        return record is not None and record["status"] == "measured"
+
     def row(self, key: str) -> dict:
-        """A measured coalition as a row of measured.csv."""
+        """A measured coalition as a row of measured.csv. Raises Refused when it was not measured."""
         r = self.read(key)
+        if r is None or r["status"] != "measured":
+            raise Refused(f"{self.path(key)}: gone since it was measured; run the notebook that asks for it again")
         what = {
             "key": key,
             "procedure": r["spec"]["procedure"],
@@ -138,5 +152,9 @@ class Measured:
 
 
 def versions() -> dict:
-    """Versions of Python and of the packages that can change a number."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Versions of Python and of the packages that can change a number, of those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

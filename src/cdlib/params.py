@@ -21,6 +21,18 @@ Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
+Method = Literal[
+    "Pixel similarity (average)",
+    "Pixel similarity (max)",
+    "Leave-one-out (LOO)",
+    "Number of images (control)",
+    "Ridge datamodel (control)",
+    "Retraining Shapley",
+    "FT Shapley",
+    "Sparsified-FT Shapley (paper's estimator)",
+    "Sparsified-FT Shapley (Ours)",
+]
+
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
 EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
 
@@ -77,16 +89,34 @@ class Params(BaseModel):
     n_lds_seeds: Positive
     remove_fraction: Fraction
     keep_fraction: Fraction
-    compared: Annotated[list[str], Field(min_length=1)]
+    compared: Annotated[list[Method], Field(min_length=1)]
     n_counterfactual_seeds: Positive
 
     @model_validator(mode="after")
-    def _seeds_fit(self):
-        if self.n_loo_seeds > self.n_full_seeds:
-            raise ValueError(f"n_loo_seeds: {self.n_loo_seeds}: must be at most n_full_seeds ({self.n_full_seeds})")
-        if len(set(self.alphas)) < len(self.alphas):
-            raise ValueError(f"alphas: {self.alphas}: each must stand there once")
+    def _together(self):
+        n = sum(self.owners_per_class)
+        wrong = {
+            "owners_per_class": n < 2 and "must make at least 2 contributors",
+            "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
+            "n_coalitions": self.n_coalitions < 2 * n and f"must be at least {2 * n} for {n} contributors",
+            "n_paper_coalitions": 0 < self.n_paper_coalitions < 2 * n and f"must be at least {2 * n} or 0 for {n} contributors",
+            "n_finetune": 0 < self.n_finetune < 4 and "must be at least 4 or 0",
+            "remove_fraction": int(self.remove_fraction * n + 1e-9) < 1 and f"must remove at least 1 of {n} contributors",
+            "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
+            "alphas": self._alphas_wrong(n),
+        }
+        found = [f"{name}: {getattr(self, name)}: {why}" for name, why in wrong.items() if why]
+        if found:
+            raise ValueError("; ".join(found))
         return self
+
+    def _alphas_wrong(self, n: int) -> str:
+        if len(set(self.alphas)) < len(self.alphas):
+            return "each must stand there once"
+        if 0.5 not in self.alphas:
+            return "0.5 must be one of them: Table 1 and Figure 2 are drawn there"
+        small = [a for a in self.alphas if int(a * n + 1e-9) < 1]
+        return f"{small[0]} of {n} contributors is nobody: must be at least {1 / n:.3g}" if small else ""
 
 
 def check(values: dict, source: str) -> dict:

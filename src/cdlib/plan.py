@@ -10,21 +10,26 @@ import pandas as pd
 
 from cdlib import coalitions
 
+OURS = "Sparsified-FT Shapley (Ours)"
+PAPERS = "Sparsified-FT Shapley (paper's estimator)"
+
 
 @dataclass(frozen=True)
 class Wanted:
     """Coalitions to be measured.
 
-    purpose      what for
+    purpose      what for: a method's name, or a few words
     procedure    retrain | finetune | sparse_finetune
     members      bool [M, N]
     seeds        int [M]: of initial weights (retrain) and of the training's randomness
+    estimator    of the credits that these coalitions give (attributions.ESTIMATORS); empty when they give none
     """
 
     purpose: str
     procedure: str
     members: np.ndarray
     seeds: np.ndarray
+    estimator: str = ""
 
     def __len__(self) -> int:
         return len(self.members)
@@ -43,10 +48,10 @@ def _crossed(purpose: str, members: np.ndarray, seeds) -> Wanted:
 
 def ends(params: dict) -> list[Wanted]:
     """Notebook 02: v(everybody) and v(nobody), each with several seeds, for their noise enters every credit."""
-    n = n_contributors(params)
+    n, first = n_contributors(params), params["train_seed"]
     return [
-        _crossed("everybody", coalitions.everybody(n), range(params["n_full_seeds"])),
-        _crossed("nobody", coalitions.nobody(n), range(params["n_empty_seeds"])),
+        _crossed("everybody", coalitions.everybody(n), range(first, first + params["n_full_seeds"])),
+        _crossed("nobody", coalitions.nobody(n), range(first, first + params["n_empty_seeds"])),
     ]
 
 
@@ -59,26 +64,27 @@ def shapley(params: dict) -> list[Wanted]:
     paired = coalitions.paired(n, max(params[k] for k in ("n_coalitions", "n_finetune", "n_retrain")), seed)
     drawn = coalitions.kernel(n, params["n_paper_coalitions"], seed)
     return [
-        Wanted(purpose, procedure, members, coalitions.repeats(members))
-        for purpose, procedure, members in (
-            ("paired coalitions", "sparse_finetune", paired[: params["n_coalitions"]]),
-            ("the paper's draws", "sparse_finetune", drawn),
-            ("paired coalitions", "finetune", paired[: params["n_finetune"]]),
-            ("paired coalitions", "retrain", paired[: params["n_retrain"]]),
+        Wanted(method, procedure, members, coalitions.repeats(members), estimator)
+        for method, procedure, members, estimator in (
+            (OURS, "sparse_finetune", paired[: params["n_coalitions"]], "ours"),
+            (PAPERS, "sparse_finetune", drawn, "paper"),
+            ("FT Shapley", "finetune", paired[: params["n_finetune"]], "ours"),
+            ("Retraining Shapley", "retrain", paired[: params["n_retrain"]], "ours"),
         )
+        if len(members)
     ]
 
 
-def leave_one_out(params: dict) -> list[Wanted]:
+def leave_one_out(params: dict) -> Wanted:
     """Notebook 05: everybody but one, with the seeds of the full models (eq. 11)."""
-    members = coalitions.leave_one_out(n_contributors(params))
-    return [_crossed("leave one out", members, range(params["n_loo_seeds"]))]
+    members, first = coalitions.leave_one_out(n_contributors(params)), params["train_seed"]
+    return _crossed("leave one out", members, range(first, first + params["n_loo_seeds"]))
 
 
 def lds(params: dict) -> list[Wanted]:
     """Notebook 06: for each alpha, random coalitions of size alpha N, each retrained with several seeds (eq. 10).
 
-    The seeds are none of those that the credits were estimated with.
+    Their seeds start at 1, those of the credits' own coalitions at 0.
     """
     n, seeds = n_contributors(params), range(1, 1 + params["n_lds_seeds"])
     return [

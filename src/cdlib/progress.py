@@ -46,7 +46,7 @@ def _kernel_display():
 
 
 class Progress:
-    """Progress of `total` equal steps; call `step()` after each, or `step(to=...)`.
+    """Progress of `total` equal steps; call `step()` after each.
 
     file    where the state is kept for other processes, or None
     """
@@ -58,9 +58,9 @@ class Progress:
         if total:
             self._show()
 
-    def step(self, to: int | None = None):
-        """One more step is done, or `to` steps are."""
-        self.done = self.done + 1 if to is None else to
+    def step(self):
+        """One more step is done."""
+        self.done += 1
         every = SHOW_EVERY_SECONDS if self.display else LOG_EVERY_SECONDS
         if self.done >= self.total or time.monotonic() - self.shown >= every:
             self._show()

@@ -31,10 +31,9 @@ def n_removed(channels: int, blocks: int, ratio: float) -> int:
     return removed // blocks * blocks
 
 
-def _blocks(group, heads: dict) -> int:
-    """In how many equal blocks a group's channels lie: GroupNorm's groups, or attention heads."""
-    found = [heads.get(dep.target.module, 1) for dep, _ in group]
-    found += [dep.target.module.num_groups for dep, _ in group if isinstance(dep.target.module, nn.GroupNorm)]
+def _blocks(group) -> int:
+    """In how many equal blocks a group's channels lie: the groups of its GroupNorms."""
+    found = [dep.target.module.num_groups for dep, _ in group if isinstance(dep.target.module, nn.GroupNorm)]
     return math.lcm(*found)
 
 
@@ -61,13 +60,12 @@ def _least(magnitude: torch.Tensor, blocks: int, removed: int) -> list[int]:
     return sorted((each + start).flatten().tolist())
 
 
-def prune(unet: nn.Module, ratio: float, example: tuple, keep: tuple = ("conv_out",), heads: dict | None = None) -> nn.Module:
+def prune(unet: nn.Module, ratio: float, example: tuple, keep: tuple = ("conv_out",)) -> nn.Module:
     """Remove `ratio` of the channels of each group of layers, in place.
 
     ratio      fraction removed, 0 <= ratio < 1, before rounding down to whole blocks
     example    inputs of one forward pass, for the dependency graph
     keep       names of layers whose outputs stay
-    heads      module -> number of attention heads, where whole heads shrink alike
 
     Differs: the released code trusts torch_pruning 1.3.2 for the rounding; here the rule is written out (`n_removed`).
     """
@@ -76,7 +74,7 @@ def prune(unet: nn.Module, ratio: float, example: tuple, keep: tuple = ("conv_ou
     ignored = [unet.get_submodule(name) for name in keep]
     for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=list(PRUNED)):
         channels = len(group[0].idxs)
-        blocks = _blocks(group, heads or {})
+        blocks = _blocks(group)
         removed = _least(_magnitude(group, channels), blocks, n_removed(channels, blocks, ratio))
         if removed:
             root, handler = group[0].dep.target.module, group[0].dep.handler

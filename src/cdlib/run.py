@@ -2,12 +2,18 @@
 
 import contextlib
 import json
+import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
-from cdlib import coalitions, datasets, params, paths, plan, progress, store
+import papermill
+from nbclient.exceptions import DeadKernelError
+
+from cdlib import bench, contributors, datasets, done, families, params, paths, plan, progress, store, utilities
+from cdlib import report as pages
 from cdlib.errors import Refused
 
 POLL_SECONDS = 10.0
@@ -19,30 +25,22 @@ def say(text: str):
 
 
 def load(file: Path, changes: dict | None = None) -> dict:
-    """Parameters that can be run: checked one by one, and against each other and the data. Raises Refused."""
-    from cdlib import families
-
+    """Parameters that can be run: checked by themselves, against each other, and against the data. Raises Refused."""
     values = params.load(file, changes)
     try:
         datasets.check(values)
         families.preset(values["model"])
-        n = plan.n_contributors(values)
-        for alpha in values["alphas"]:
-            coalitions.datamodel(n, 1, alpha, 0)
     except ValueError as error:
         raise Refused(f"{file}: {error}") from None
-    for name, least, none in (("n_coalitions", 2 * n, False), ("n_paper_coalitions", 2 * n, True), ("n_finetune", 4, True)):
-        if values[name] < least and not (none and values[name] == 0):
-            raise Refused(f"{file}: {name}: {values[name]}: must be at least {least}{' or 0' * none} for {n} contributors")
     return values
 
 
 def _which(only: str | None, start: str | None) -> list[Path]:
     """The notebooks asked for by their number. Raises Refused when there is none."""
     for number in (only, start):
-        if number and not any(p.stem.startswith(number) for p in paths.notebooks()):
+        if number and not any(p.stem[:2] == number[:2] for p in paths.notebooks()):
             raise Refused(f"{number}: no such notebook; there are {', '.join(p.stem for p in paths.notebooks())}")
-    return [p for p in paths.notebooks() if (not only or p.stem.startswith(only)) and (not start or p.stem[:2] >= start[:2])]
+    return [p for p in paths.notebooks() if (not only or p.stem[:2] == only[:2]) and (not start or p.stem[:2] >= start[:2])]
 
 
 def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None):
@@ -52,8 +50,12 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
     """
     values = load(file, changes)
     began = time.monotonic()
-    for path in _which(only, start):
-        if not (only or start) and store.is_done(path.stem, values):
+    chosen = _which(only, start)
+    for path in [p for p in paths.notebooks() if p.stem < chosen[0].stem]:
+        if why := done.why_not(path.stem, values):
+            raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
+    for path in chosen:
+        if not (only or start) and not done.why_not(path.stem, values):
             say(f"{path.stem}: done")
             continue
         _execute(path, values)
@@ -63,8 +65,6 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
 
 def _execute(path: Path, values: dict):
     """Run one notebook into runs/<name>/notebooks, telling its progress."""
-    import papermill
-
     folder = paths.runs() / values["name"]
     output = folder / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,18 @@ def _execute(path: Path, values: dict):
                 extra_arguments=["--IPKernelApp.log_level=40"],
             )
     except papermill.PapermillExecutionError as error:
-        if error.ename == "Refused":
+        if error.ename in ("Refused", "TooFewCoalitions"):
             raise Refused(error.evalue) from None
-        raise RuntimeError(
-            f"{path.stem}: {error.ename}: {error.evalue}\nthe notebook with the error: {output}\nopen it: jupyter lab {output}"
-        ) from None
-    if not store.is_done(path.stem, values):
-        raise RuntimeError(f"{path.stem}: stopped before its last cell; open it: jupyter lab {output}")
+        raise _failed(path, f"{error.ename}: {error.evalue}", output) from None
+    except DeadKernelError:
+        raise _failed(path, "its kernel died (out of memory, or killed)", output) from None
     say(f"{path.stem}: finished in {progress.duration(time.monotonic() - began)}")
+    if why := done.why_not(path.stem, values):
+        say(f"{path.stem}: {why}; the notebook names them, and running again tries them again")
+
+
+def _failed(path: Path, why: str, output: Path) -> RuntimeError:
+    return RuntimeError(f"{path.stem}: {why}\nthe notebook with the error: {output}\nopen it: jupyter lab {output}")
 
 
 @contextlib.contextmanager
@@ -119,76 +123,79 @@ def _telling(notebook: str, file: Path):
 
 def status(file: Path, changes: dict | None = None):
     """What is done, measured, missing and failed, and about how long the rest will take."""
-    from cdlib import utilities
-
     values = load(file, changes)
     for path in paths.notebooks():
-        say(f"{path.stem:20s} {'done' if store.is_done(path.stem, values) else 'not done'}")
-    seconds_left, here = 0.0, store.Run("08_figures", values)
-    say(f"\n{'coalitions for':32s} {'procedure':16s} {'wanted':>7s} {'measured':>9s} {'failed':>7s} {'missing':>8s}")
+        say(f"{path.stem:20s} {done.why_not(path.stem, values) or 'done'}")
+    here = store.Run("08_figures", values)
+    say(f"\n{'coalitions for':42s} {'procedure':16s} {'wanted':>7s} {'measured':>9s} {'failed':>7s} {'missing':>8s}")
+    missing, seconds = Counter(), {}
     for wanted in _wanted(here):
-        try:
-            keys = {here.measured.key(s) for s in utilities.specifications(here, wanted)}
-        except (Refused, FileNotFoundError):
-            keys = set()
-        records = [r for r in map(here.measured.read, keys) if r]
-        done = [r for r in records if r["status"] == "measured"]
-        missing = (len(keys) or len(wanted)) - len(done)
-        seconds = sorted(r["train_seconds"] + r["sample_seconds"] for r in done)
-        seconds_left += missing * seconds[len(seconds) // 2] if seconds else 0.0
-        say(
-            f"{wanted.purpose[:32]:32s} {wanted.procedure:16s} {len(wanted):7d} {len(done):9d} "
-            f"{len(records) - len(done):7d} {missing:8d}"
-        )
-    say(f"\ntime left, by what was measured so far, for one worker: {progress.duration(seconds_left)}")
+        records = _records(here, wanted)
+        found = [r for r in records if r["status"] == "measured"]
+        seconds.setdefault(wanted.procedure, []).extend(r["train_seconds"] + r["sample_seconds"] for r in found)
+        missing[wanted.procedure] += len(wanted) - len(found)
+        numbers = f"{len(wanted):7d} {len(found):9d} {len(records) - len(found):7d} {len(wanted) - len(found):8d}"
+        say(f"{wanted.purpose[:42]:42s} {wanted.procedure:16s} {numbers}")
+    left = sum(n * statistics.median(seconds[p]) for p, n in missing.items() if seconds[p])
+    untried = [p for p, n in missing.items() if n and not seconds[p]]
+    say(f"\ntime left: {progress.duration(left / bench.n_workers(values))}, by the coalitions measured so far")
+    if untried:
+        say(f"without {', '.join(untried)}, of which none is measured yet: `cdlib check` estimates them")
     with contextlib.suppress(OSError, ValueError):
         say(f"last seen at work on: {progress.line(**json.loads(here.path('progress.json').read_bytes()))}")
 
 
 def _wanted(here: store.Run) -> list[plan.Wanted]:
+    """All coalitions of a run that are known by now: the counterfactual ones once there are credits."""
     p = here.params
-    several = plan.ends(p) + plan.shapley(p) + plan.leave_one_out(p) + plan.lds(p)
-    with contextlib.suppress(Refused, KeyError, ValueError):
+    several = plan.ends(p) + plan.shapley(p) + [plan.leave_one_out(p)] + plan.lds(p)
+    with contextlib.suppress(Refused):
         several += plan.counterfactual(p, here.table("attributions")).values()
-    return [w for w in several if len(w)]
+    return several
+
+
+def _records(here: store.Run, wanted: plan.Wanted) -> list[dict]:
+    """The records there are of the wanted coalitions; none while the models they start from are not there."""
+    try:
+        specs = utilities.specifications(here, wanted)
+    except Refused:
+        return []
+    return [r for r in (here.measured.read(here.measured.key(s)) for s in specs) if r]
 
 
 def check(file: Path, changes: dict | None = None):
     """Check the parameters and print the plan: contributors, images, models, coalitions by procedure, estimated time."""
-    from cdlib import bench, contributors
-
     values = load(file, changes)
     table = datasets.load(values).contributors
+    counts = contributors.counts(table)
     full, sparse = bench.models(values)
     say(f"{file}: every parameter is allowed")
-    say(f"contributors      {len(contributors.labels(table))}")
-    say(f"images            {len(table)}, {contributors.counts(table).min()} to {contributors.counts(table).max()} from each")
+    say(f"contributors      {len(counts)}")
+    say(f"images            {len(table)}, {counts.min()} to {counts.max()} from each")
     say(f"parameters        {full.n_parameters():,} full, {sparse.n_parameters():,} pruned")
     planned = plan.n_planned(values)
-    say("models to make    " + ", ".join(f"{n} {p}" for p, n in planned.groupby("procedure", sort=False).n.sum().items()))
+    by_procedure = planned.groupby("procedure", sort=False).n.sum()
+    say("models to make    " + ", ".join(f"{n} {p}" for p, n in by_procedure.items()))
     each = bench.seconds(values, full, sparse)
-    total = sum(n * each[p] for p, n in zip(planned.procedure, planned.n, strict=True))
     for procedure, seconds in each.items():
         say(f"  one {procedure:16s} {seconds:.1f} s (measured now on a few steps)")
+    total = sum(n * each[p] for p, n in by_procedure.items())
     workers = bench.n_workers(values)
-    say(f"estimated time    {progress.duration(total / workers)} with {workers} workers, beside about 10 s for each notebook")
+    say(f"estimated time    {progress.duration(total / workers)} with {workers} workers, and about 10 s for each notebook")
 
 
 def report(file: Path, changes: dict | None = None):
     """Write the report of a run: one page with all tables and figures, and the executed notebooks as html."""
-    from cdlib import report as pages
-
     values = load(file, changes)
     folder = paths.runs() / values["name"]
     notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
     if not notebooks:
         raise Refused(f"{folder / 'notebooks'}: nothing has run yet; first: cdlib run {file}")
-    done = [json.loads(p.read_bytes()) for p in sorted((folder / "done").glob("*.json"))]
-    about = {
-        "parameters": str(file),
-        **(done[-1]["versions"] | {k: done[-1][k] for k in ("revision", "machine")} if done else {}),
-    }
-    about["seconds"] = round(sum(d["seconds"] for d in done))
+    left = list(done.states(folder).values())
+    about = {"parameters": str(file)}
+    if left:
+        about |= left[-1]["versions"] | {k: left[-1][k] for k in ("revision", "machine")}
+        about["seconds"] = round(sum(s["seconds"] for s in left))
     say(f"report: {pages.report(folder, paths.figures(values['name']), notebooks, values['name'], about)}")
 
 

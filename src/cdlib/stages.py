@@ -4,6 +4,7 @@ models/full.safetensors      trained on everybody's images
 models/sparse.safetensors    the full model pruned, then fine-tuned on everybody's images
 """
 
+import contextlib
 import json
 import time
 from functools import lru_cache
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from cdlib import datasets, families, measured, prune, store
+from cdlib.errors import Refused
 from cdlib.progress import Progress
 from cdlib.train import Recipe, one_thread, train
 
@@ -52,7 +54,7 @@ def full(run: store.Run) -> dict:
 def sparse(run: store.Run) -> dict:
     """Prune the full model and fine-tune it on everybody's images, unless this run has it; returns what stands beside it."""
     how = recipe(run.params, "prune")
-    start = families.about(path(run.folder, "full"))
+    start = families.whole(path(run.folder, "full"))
     origin = {
         "recipe": how.as_dict(),
         "start": start["digest"],
@@ -74,17 +76,13 @@ def pruned(run: store.Run):
     return model
 
 
-def _is_whole(run: store.Run, name: str) -> bool:
-    """Whether a kept model's weights are those that were saved."""
-    file = path(run.folder, name)
-    return measured.digest(file.read_bytes()) == families.about(file)["digest"]
-
-
 def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     """Train what `start` returns on everybody's images and save it, unless the kept model has this very origin."""
-    about = families.about(path(run.folder, name))
-    if about and about["origin"] == json.loads(json.dumps(origin)) and _is_whole(run, name):
-        return about
+    run.made(path(run.folder, name))
+    with contextlib.suppress(Refused):
+        about = families.whole(path(run.folder, name))
+        if about["origin"] == json.loads(json.dumps(origin)):
+            return about
     data = dataset(run.params)
     model, everybody = start(), np.unique(data.contributors.image)
     progress = Progress(f"{name} model, step", how.steps, run.path("progress.json"))

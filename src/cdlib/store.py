@@ -17,9 +17,9 @@ import pandas as pd
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from cdlib import params, paths
+from cdlib import done, params, paths
 from cdlib.errors import Refused
-from cdlib.measured import Measured, canonical, digest, versions, write_bytes
+from cdlib.measured import Measured, versions, write_bytes
 
 
 def revision() -> str:
@@ -46,7 +46,7 @@ class Run:
         self.notebook, self.params, self.name = notebook, values, values["name"]
         self.folder, self.figures = paths.runs() / self.name, paths.figures(self.name)
         self.measured = Measured(self.folder / "measured")
-        self.keys, self.started = [], time.monotonic()
+        self.keys, self.failed, self.files, self.started = [], [], [], time.monotonic()
 
     def __getitem__(self, name: str):
         return self.params[name]
@@ -62,6 +62,7 @@ class Run:
     def write(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Write a tidy table that this notebook owns: runs/<name>/<table>.csv."""
         write_bytes(self.path(f"{table}.csv"), frame.to_csv(index=False).encode())
+        self.made(self.path(f"{table}.csv"))
         return frame
 
     def write_part(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -72,53 +73,60 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """A tidy table of this run. Raises Refused when the notebook that writes it has not run."""
-        path = self.path(f"{name}.csv")
-        if not path.is_file():
-            raise Refused(f"{path}: not there yet; run the earlier notebooks first: cdlib run params/{self.name}.yaml")
-        return pd.read_csv(path, dtype={"contributor": str, "members": str})
+        return pd.read_csv(self._there(f"{name}.csv"), dtype={"contributor": str, "members": str})
 
     def write_arrays(self, name: str, arrays: dict) -> pd.DataFrame:
         """Write arrays to runs/<name>/<name>.safetensors; returns their names and shapes."""
         write_bytes(self.path(f"{name}.safetensors"), save_arrays(arrays))
+        self.made(self.path(f"{name}.safetensors"))
         return pd.DataFrame({"array": list(arrays), "shape": [list(a.shape) for a in arrays.values()]})
 
     def arrays(self, name: str) -> dict:
         """Arrays written by `write_arrays`. Raises Refused when they are not there yet."""
-        path = self.path(f"{name}.safetensors")
-        if not path.is_file():
-            raise Refused(f"{path}: not there yet; run the earlier notebooks first: cdlib run params/{self.name}.yaml")
-        return load_arrays(path.read_bytes())
+        return load_arrays(self._there(f"{name}.safetensors").read_bytes())
 
-    def use(self, keys):
-        """Note that this notebook's results rest on these measured coalitions."""
-        self.keys += [k for k in dict.fromkeys(keys) if k not in set(self.keys)]
+    def _there(self, name: str) -> Path:
+        if not self.path(name).is_file():
+            raise Refused(f"{self.path(name)}: not there; `cdlib run` with this run's parameter file makes it")
+        return self.path(name)
+
+    def use(self, keys: list, failed: list = ()):
+        """Note that this notebook's results rest on these measured coalitions, and miss those that failed."""
+        self.keys = list(dict.fromkeys([*self.keys, *keys]))
+        self.failed = list(dict.fromkeys([*self.failed, *failed]))
+
+    def made(self, path: Path):
+        """Note a file of the run's folder that this notebook has written or relies on."""
+        self.files = list(dict.fromkeys([*self.files, str(path.relative_to(self.folder))]))
 
     def done(self) -> pd.DataFrame:
-        """Say that this notebook is done: measured.csv, then its done-file, last. Returns the files it may be judged by."""
+        """Say that this notebook is done. Writes measured.csv, then the done-file, last; returns the run's tables."""
         state = {
             "notebook": self.notebook,
-            "inputs": inputs(self.notebook, self.params),
-            "params": self.params,
+            "inputs": done.inputs(self.notebook, self.params),
+            "upstream": done.upstream(self.folder, self.notebook),
+            "params": {n: self.params[n] for n in done.names(self.notebook)},
             "keys": self.keys,
+            "failed": self.failed,
+            "files": self.files,
             "seconds": round(time.monotonic() - self.started, 3),
             "versions": versions(),
             "revision": revision(),
             "machine": f"{platform.machine()} {os.cpu_count()} cores",
         }
+        self._write_measured(done.states(self.folder) | {self.notebook: state})
         write_bytes(self.path(f"done/{self.notebook}.json"), json.dumps(state, indent=1).encode())
-        self._write_measured()
         files = sorted(p for p in self.folder.glob("*.csv"))
         return pd.DataFrame({"file": [p.name for p in files], "bytes": [p.stat().st_size for p in files]})
 
-    def _write_measured(self):
+    def _write_measured(self, states: dict):
         """measured.csv: the coalitions that the finished notebooks use, in the notebooks' order.
 
-        A later notebook counts only when what it was run with agrees with what has been run since.
+        A later notebook counts only when it was run with what has been run since.
         """
-        states = [json.loads(p.read_bytes()) for p in sorted(self.path("done").glob("*.json"))]
-        names = [n for p in paths.notebooks() if p.stem <= self.notebook for n in params.declared(p) if n not in params.EXECUTION]
-        states = [s for s in states if all(s["params"][n] == self.params[n] for n in names)]
-        rows = [self.measured.row(key) for key in dict.fromkeys(k for s in states for k in s["keys"])]
+        mine = set(done.names(self.notebook))
+        agree = [s for _, s in sorted(states.items()) if all(self.params[n] == v for n, v in s["params"].items() if n in mine)]
+        rows = [self.measured.row(key) for key in dict.fromkeys(k for s in agree for k in s["keys"])]
         if rows:
             self.write("measured", pd.DataFrame(rows))
 
@@ -126,50 +134,31 @@ class Run:
 def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     """The run that a notebook works in, from its namespace (`globals()`): its parameters are checked here.
 
-    Names that this notebook does not declare keep the value that the earlier notebooks of the run used.
+    Names that this notebook does not declare keep the value that the earlier notebooks of the run used. From here on the
+    notebook counts as not done, until it says so.
 
-    Raises Refused for a bad parameter, and for one that contradicts what an earlier notebook of this run was given.
+    Raises Refused for a bad parameter, for one that contradicts what an earlier notebook of this run was given, and when
+    an earlier notebook has not run.
     """
-    values = params.given(namespace)
-    checked = params.check(values, f"notebooks/{notebook}.ipynb")
-    folder = paths.runs() / checked["name"] / "done"
-    before = [p for p in sorted(folder.glob("*.json")) if p.stem < notebook]
+    values, here = params.given(namespace), f"notebooks/{notebook}.ipynb"
+    checked = params.check(values, here)
+    folder = paths.runs() / checked["name"]
     known = {}
-    for path in before:
-        earlier = json.loads(path.read_bytes())["params"]
-        stale = next((name for name in known if earlier[name] != known[name]), None)
-        if stale:
-            raise Refused(
-                f"notebooks/{notebook}.ipynb: run {path.stem} first: it was run with {stale}: {earlier[stale]!r}, "
-                f"and an earlier notebook has since been run with {known[stale]!r}"
-            )
-        for name in params.declared(paths.notebook(path.stem)):
-            if name in params.EXECUTION:
-                continue
-            if name in values and values[name] != earlier[name]:
+    for path in [p for p in paths.notebooks() if p.stem < notebook]:
+        left = done.state(folder, path.stem)
+        if left is None:
+            raise Refused(f"{here}: run {path.stem} first: in run {checked['name']} it has not finished")
+        for name, value in left["params"].items():
+            if known.get(name, value) != value:
                 raise Refused(
-                    f"notebooks/{notebook}.ipynb: {name}: {values[name]!r}: {path.stem} of this run had {earlier[name]!r}; "
+                    f"{here}: run {path.stem} first: it was run with {name}: {value!r}, "
+                    f"and an earlier notebook has since been run with {known[name]!r}"
+                )
+            if values.get(name, value) != value:
+                raise Refused(
+                    f"{here}: {name}: {values[name]!r}: {path.stem} of this run had {value!r}; "
                     f"run {path.stem} with the new value first, or give this run another name"
                 )
-            checked[name] = known[name] = earlier[name]
-    missing = {p.stem for p in paths.notebooks() if p.stem < notebook} - {p.stem for p in before}
-    if missing:
-        raise Refused(f"notebooks/{notebook}.ipynb: run {min(missing)} first: cdlib run params/{checked['name']}.yaml")
-    (folder / f"{notebook}.json").unlink(missing_ok=True)
-    return Run(notebook, checked)
-
-
-def inputs(notebook: str, values: dict) -> str:
-    """The hash of what a notebook's results come from: code and parameters of it and of the notebooks before it."""
-    chain = []
-    for path in paths.notebooks():
-        if path.stem <= notebook:
-            names = [n for n in params.declared(path) if n not in params.EXECUTION]
-            chain.append([path.stem, params.code(path), {n: values[n] for n in names}])
-    return digest(canonical(chain))
-
-
-def is_done(notebook: str, values: dict) -> bool:
-    """Whether a notebook has run to its end with these parameters."""
-    path = paths.runs() / values["name"] / "done" / f"{notebook}.json"
-    return path.is_file() and json.loads(path.read_bytes())["inputs"] == inputs(notebook, values)
+        known |= left["params"]
+    (folder / "done" / f"{notebook}.json").unlink(missing_ok=True)
+    return Run(notebook, params.check({**checked, **known}, here))

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cdlib import contributors, families, properties, sample, stages, store
+from cdlib import contributors, executors, families, measured, properties, sample, stages, store
 from cdlib.errors import Refused
-from cdlib.executors import EXECUTORS
 from cdlib.measured import Measured, bits
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
@@ -26,18 +25,21 @@ from cdlib.train import NotFinite, one_thread, train
 START = {"retrain": None, "finetune": "full", "sparse_finetune": "sparse"}
 KEPT_IMAGES = 64  # of each model; of a full model all, for they are the queries of the baselines
 MAX_ATTEMPTS = 3
+VERSION = 1  # to be raised when the code of training, sampling or a property changes what a coalition measures
 
 
 def context(run: store.Run, procedure: str) -> dict:
     """What all coalitions of a procedure have in common: everything that can change v(S), but S and the seed.
 
-    Raises Refused when the model to start from is not there yet.
+    Raises Refused when the model to start from, or what the property needs, is missing or damaged.
     """
     p, start = run.params, START[procedure]
-    about = families.about(stages.path(run.folder, start)) if start else None
-    if start and not about:
-        raise Refused(f"{stages.path(run.folder, start)}: not there yet; run the notebook that makes the {start} model first")
+    about = families.whole(stages.path(run.folder, start)) if start else None
+    if start:
+        run.made(stages.path(run.folder, start))
     return {
+        "version": VERSION,
+        "device": families.device(p["device"]).split(":")[0],
         "dataset": {"name": p["dataset"], "digest": stages.dataset(p).digest()},
         "model": families.preset(p["model"]),
         "procedure": procedure,
@@ -62,11 +64,12 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     """
     specs = specifications(run, wanted)
     keys = [run.measured.key(s) for s in specs]
-    todo = {k: s for k, s in zip(keys, specs, strict=True) if not _is_measured(run, k)}
+    todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k)}
+    workers = run["workers"] or executors.n_places(families.device(run["device"]))
     progress = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json"))
     for _ in range(MAX_ATTEMPTS):
         tasks = [(str(run.folder), run.params, spec) for spec in todo.values()]
-        for task, error in EXECUTORS[run["executor"]](measure_one, tasks, run["workers"]):
+        for task, error in executors.EXECUTORS[run["executor"]](measure_one, tasks, workers):
             if error:
                 run.measured.fail(task[2], error)
             else:
@@ -74,30 +77,23 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
                 progress.step()
         if not todo:
             break
+    if len(todo) == len(set(keys)) > 0:
+        first = run.measured.read(next(iter(todo)))["error"].strip().splitlines()[-1]
+        raise RuntimeError(f"{wanted.purpose}: none of {len(todo)} coalitions could be measured; the first: {first}")
     if todo:
         names = ", ".join(f"{s['members']} seed {s['seed']} ({k})" for k, s in todo.items())
         warnings.warn(f"{len(todo)} coalitions could not be measured, each tried {MAX_ATTEMPTS} times: {names}", stacklevel=2)
     kept = [k for k in keys if k not in todo]
-    run.use(kept)
+    run.use(kept, failed=list(todo))
     return rows(run, kept)
-
-
-def _is_measured(run: store.Run, key: str) -> bool:
-    record = run.measured.read(key)
-    return record is not None and record["status"] == "measured"
 
 
 def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
     """Measured coalitions as a frame, in the order of the keys."""
-    frame = pd.DataFrame([run.measured.row(key) for key in keys])
-    if len(frame):
-        frame.insert(4, "size", frame.members.str.count("1"))
+    columns = ["key", "procedure", "seed", "members", run["property"], "train_seconds", "sample_seconds"]
+    frame = pd.DataFrame([run.measured.row(key) for key in keys], columns=columns)
+    frame.insert(4, "size", frame.members.str.count("1"))
     return frame
-
-
-def members(table: pd.DataFrame) -> np.ndarray:
-    """Who was in each coalition of a frame: bool [M, N]."""
-    return np.array([[c == "1" for c in text] for text in table.members])
 
 
 def measure_one(task: tuple):
@@ -125,15 +121,16 @@ def measure_one(task: tuple):
 
 def _model(folder: Path, params: dict, spec: dict):
     """The model of a coalition: start weights, then trained on the coalition's images; nobody's model stays as it starts."""
-    data, device = stages.dataset(params), families.device(params["device"])
-    ids = contributors.images_of(data.contributors, [c == "1" for c in spec["members"]])
-    how, average = stages.recipe(params, "finetune" if START[spec["procedure"]] else "train"), None
-    if START[spec["procedure"]] is None:
+    data, device, start = stages.dataset(params), families.device(params["device"]), START[spec["procedure"]]
+    ids = contributors.images_of(data.contributors, measured.members([spec["members"]])[0])
+    how, average = stages.recipe(params, "finetune" if start else "train"), None
+    if start is None:
         model = families.new(spec["model"], spec["seed"], device)
-    elif how.ema == "continued":
-        model, average = families.continuing(stages.path(folder, START[spec["procedure"]]), device)
     else:
-        model = families.load(stages.path(folder, START[spec["procedure"]]), device)
+        path = stages.path(folder, start)
+        if families.whole(path)["digest"] != spec["start"]:
+            raise Refused(f"{path}: another model since this coalition was asked for; run the notebook again")
+        model, average = families.continuing(path, device) if how.ema == "continued" else (families.load(path, device), None)
     if len(ids):
         train(model, data.images[ids], how, spec["seed"], average)
     return model
@@ -141,7 +138,7 @@ def _model(folder: Path, params: dict, spec: dict):
 
 def game(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Who was in, bool [M, N], and v(S), float [M], of a frame of measured coalitions."""
-    return members(table), values(run, table)
+    return measured.members(table.members), values(run, table)
 
 
 def by_seed(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +148,7 @@ def by_seed(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray
     """
     once = table.drop_duplicates("key")
     grid = once.pivot(index="members", columns="seed", values=run["property"]).reindex(once.members.unique()).dropna()
-    return np.array([[c == "1" for c in text] for text in grid.index]), grid.to_numpy()
+    return measured.members(grid.index), grid.to_numpy()
 
 
 def runtime(table: pd.DataFrame) -> pd.DataFrame:

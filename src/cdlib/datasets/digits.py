@@ -11,6 +11,8 @@ from sklearn.datasets import load_digits
 from cdlib import seeds
 from cdlib.errors import Refused
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
 
 def images_and_classes() -> tuple[np.ndarray, np.ndarray]:
     """All 1,797 digits: uint8 [T, 1, 8, 8], 0..255, and which digit each is, int [T]."""
@@ -23,6 +25,8 @@ def check(params: dict):
     each = params["images_per_contributor"]
     counts = np.bincount(images_and_classes()[1], minlength=10)
     for digit, owners in enumerate(params["owners_per_class"]):
+        if owners > len(LETTERS):
+            raise Refused(f"owners_per_class: {owners} for digit {digit}: at most {len(LETTERS)}")
         if owners * each > counts[digit]:
             raise Refused(
                 f"owners_per_class: {owners} for digit {digit} with images_per_contributor {each}: needs {owners * each} images, "
@@ -40,6 +44,6 @@ def load(params: dict) -> tuple[np.ndarray, pd.DataFrame]:
     for digit, owners in enumerate(params["owners_per_class"]):
         order = seeds.generator(params["assignment_seed"], "owners", digit).permutation(np.flatnonzero(classes == digit))
         for k in range(owners):
-            label = str(digit) if owners == 1 else f"{digit}{'abcdefghijklmnopqrstuvwxyz'[k]}"
+            label = str(digit) if owners == 1 else f"{digit}{LETTERS[k]}"
             rows += [(int(i), label, str(digit)) for i in sorted(order[k * each : (k + 1) * each])]
     return images, pd.DataFrame(rows, columns=["image", "contributor", "class"])

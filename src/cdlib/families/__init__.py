@@ -69,8 +69,18 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
 
 def about(path: Path) -> dict | None:
     """What stands beside a saved model, or None when it was not saved to its end."""
-    file = path.with_suffix(".json")
-    return json.loads(file.read_bytes()) if file.is_file() and path.is_file() else None
+    try:
+        return json.loads(path.with_suffix(".json").read_bytes()) if path.is_file() else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def whole(path: Path) -> dict:
+    """What stands beside a saved model. Raises Refused when it, or its weights, are not those that were saved."""
+    state = about(path)
+    if not state or hashlib.sha256(path.read_bytes()).hexdigest() != state["digest"]:
+        raise Refused(f"{path}: missing or changed since it was saved; the notebook that makes it makes it again")
+    return state
 
 
 def load(path: Path, device: str = "cpu"):
@@ -94,10 +104,7 @@ def continuing(path: Path, device: str = "cpu"):
 
 def _restore(path: Path, device: str):
     """The model, its raw weights (empty without an average), and what stands beside it."""
-    state = about(path)
-    data = path.read_bytes() if state else b""
-    if not state or hashlib.sha256(data).hexdigest() != state["digest"]:
-        raise Refused(f"{path}: missing or changed since it was saved; run the notebook that makes it again")
-    tensors = load_tensors(data)
+    state = whole(path)
+    tensors = load_tensors(path.read_bytes())
     raw = {name.removeprefix("raw."): tensors.pop(name) for name in list(tensors) if name.startswith("raw.")}
     return FAMILIES[state["config"]["family"]].restore(state["config"], tensors, device), raw, state

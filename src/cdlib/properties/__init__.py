@@ -2,7 +2,6 @@
 
 A property module has
 
-    LABEL                     what stands on an axis
     prepare(folder, params)   makes what the property needs, once, in <folder>/models; returns what is worth showing
     settings(folder)          what can change the value, for the key of a measured coalition
     per_image(folder, images) uint8 [n, C, H, W] -> name -> array [n, ...], kept with each measured coalition

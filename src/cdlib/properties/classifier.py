@@ -5,7 +5,7 @@ It also learns to call noise no digit (all classes alike), so that what an untra
     K  classes
 """
 
-import hashlib
+import contextlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +49,7 @@ def prepare(folder: Path, params: dict) -> dict:
     Raises RuntimeError when the held-out accuracy is below 97 %: the property would mean nothing.
     """
     path = folder / "models" / "classifier.safetensors"
-    if path.is_file() and path.with_suffix(".json").is_file():
+    with contextlib.suppress(Refused):
         return about(folder)
     images, classes = images_and_classes()
     order = seeds.generator(0, "classifier split").permutation(len(images))
@@ -71,25 +71,29 @@ def prepare(folder: Path, params: dict) -> dict:
     if accuracy < LEAST_ACCURACY:
         raise RuntimeError(f"the classifier's held-out accuracy is {accuracy:.3f}, below {LEAST_ACCURACY}")
     data = save_tensors(net.state_dict())
-    state = {"accuracy": accuracy, "n_held_out": len(held), "digest": hashlib.sha256(data).hexdigest()}
+    state = {"accuracy": accuracy, "n_held_out": len(held), "digest": measured.digest(data)}
+    path.with_suffix(".json").unlink(missing_ok=True)
     measured.write_bytes(path, data)
     measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
     return state
 
 
 def about(folder: Path) -> dict:
-    """accuracy, n_held_out and digest of the kept classifier."""
-    return json.loads((folder / "models" / "classifier.json").read_bytes())
+    """accuracy, n_held_out and digest of the kept classifier. Raises Refused when it is not the one that was kept."""
+    path = folder / "models" / "classifier.safetensors"
+    try:
+        state = json.loads(path.with_suffix(".json").read_bytes())
+        if measured.digest(path.read_bytes()) == state["digest"]:
+            return state
+    except (FileNotFoundError, ValueError):
+        pass
+    raise Refused(f"{path}: missing or changed since it was saved; notebook 02_train makes it again: cdlib run --from 02")
 
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, digest: str) -> nn.Sequential:
-    path = folder / "models" / "classifier.safetensors"
-    data = path.read_bytes() if path.is_file() else b""
-    if measured.digest(data) != digest:
-        raise Refused(f"{path}: missing or changed since it was saved; delete it and run the notebook that makes it again")
     net = network()
-    net.load_state_dict(load_tensors(data))
+    net.load_state_dict(load_tensors((folder / "models" / "classifier.safetensors").read_bytes()))
     return net
 
 

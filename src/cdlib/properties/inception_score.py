@@ -9,8 +9,6 @@ import numpy as np
 
 from cdlib.properties import classifier
 
-LABEL = "Inception Score"
-
 
 def inception_score(probabilities: np.ndarray) -> float:
     """The score of class probabilities p(y|x), float [n, K]; all images in one split, as in the paper's setting."""
