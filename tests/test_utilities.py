@@ -77,7 +77,7 @@ def test_rows_come_in_the_order_asked_for(run):
     assert table.members.tolist() == ["1100", "0011", "1100", "1111", "0000"]
     assert table.seed.tolist() == SEEDS.tolist()
     assert table["size"].tolist() == [2, 2, 2, 4, 0]
-    np.testing.assert_array_equal(utilities.members(table), MEMBERS)
+    np.testing.assert_array_equal(utilities.game(run, table)[0], MEMBERS)
     assert table.columns.tolist() == [
         "key",
         "procedure",
@@ -170,8 +170,8 @@ def test_what_failed_is_tried_again_the_next_time(run, unlucky, trainings):
 
 def test_a_property_that_is_not_finite_is_a_failure(run, monkeypatch):
     monkeypatch.setattr(inception_score, "value", lambda arrays: float("nan"))
-    with pytest.warns(UserWarning, match="5 coalitions could not be measured"):
-        assert len(utilities.measure(run, wanted())) == 0
+    with pytest.raises(RuntimeError, match="none of 5 coalitions could be measured; the first: .*property not finite"):
+        utilities.measure(run, wanted())
     assert "property not finite: {'inception_score': nan}" in run.measured.read(keys(run, "retrain")[0])["error"]
 
 
@@ -200,7 +200,7 @@ def test_a_truncated_record_is_refused_in_one_line_of_the_command_line_and_nothi
 def test_a_start_model_that_is_missing_is_refused(run, name):
     shutil.rmtree(run.folder / "models")
     procedure = {"full": "finetune", "sparse": "sparse_finetune"}[name]
-    with pytest.raises(ValueError, match=f"{name}.safetensors: not there yet; run the notebook that makes the {name} model"):
+    with pytest.raises(ValueError, match=f"{name}.safetensors: missing or changed since it was saved; run the notebook"):
         utilities.measure(run, wanted(procedure))
 
 

@@ -21,7 +21,7 @@ def kernel(n, m, seed):
     seed   int   row j is drawn with seed + j
 
     Returns bool [m, n]; sizes are 1..n-1, small and large ones most often; rows may repeat (`repeats`).
-    Source: eq. 5; Covert & Lee 2021.
+    Source: eq. 5; Covert & Lee 2021; the random stream is the released code's, so that its coalitions can be named.
     """
     sizes = np.arange(1, n)
     chance = (n - 1) / (sizes * (n - sizes))

@@ -1,4 +1,4 @@
-"""Two control rows: what a method must beat, and why a high LDS alone does not make a credit.
+"""Two control rows: an amount that a credit must beat, and a prediction that shows why a high LDS alone makes no credit.
 
 M  coalitions measured        N  contributors
 """

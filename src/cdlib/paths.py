@@ -1,4 +1,4 @@
-"""Where things live, found from the repository and never from the working directory.
+"""Where things live: the same from every working directory inside the repository.
 
 papermill runs a notebook in its caller's folder, JupyterLab in the notebook's own; both must find the same run.
 """

@@ -117,6 +117,7 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
     `intervals(..., ridge=0, controls=0)` is for `paper`; the other arguments are those of `shapley`, but
 
     empty, full  float or float [R]  replicate measurements: their means are used, their noise enters the intervals
+                                     (that of a single one is unknown, and left out)
     resamples    int                 number of resamples
     level        float               nominal coverage
 

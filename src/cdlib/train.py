@@ -17,14 +17,15 @@ from cdlib import seeds
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """How a model is trained; batches are drawn with replacement.
 
     steps            gradient steps
     lr               peak learning rate
-    schedule         constant | cosine | one_cycle (one_cycle: up for 30 % of the steps, then down to zero; no warm-up of its own)
+    schedule         constant | cosine | one_cycle: from lr / 25 up for 30 % of the steps, then down to zero, with Adam's
+                     first moment cycled the other way (torch's OneCycleLR)
     batch_size       images in a step
-    optimizer        adam | adamw, with weight_decay
-    warmup_steps     linear warm-up, for constant and cosine
+    optimizer        adam | adamw; weight_decay is L2 in the former, decoupled in the latter
+    warmup_steps     linear warm-up of constant and cosine
     grad_clip        largest gradient norm; 0 does not clip
     timesteps        uniform, as in eq. 1 | antithetic: t and 999 - t in one batch, the same expectation with less noise
     ema              none | fresh: average from the start weights on | continued: go on with the start model's average
@@ -32,7 +33,8 @@ class Recipe:
     horizontal_flip  flip half of the images
     precision        fp32 | bf16 (autocast)
 
-    Differs: the released code draws antithetic timesteps and always continues the average; the paper's text mentions neither.
+    Differs: the paper's text mentions neither antithetic timesteps nor an average of the weights; the released code always
+    draws the former and always continues the latter. Both are options here.
     """
 
     steps: int
@@ -54,7 +56,7 @@ class Recipe:
 
 
 class NotFinite(ArithmeticError):
-    """A loss was NaN or infinite."""
+    """A loss or a property was NaN or infinite."""
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def whole(path: Path) -> dict:
     """What stands beside a saved model. Raises Refused when it, or its weights, are not those that were saved."""
     state = about(path)
     if not state or hashlib.sha256(path.read_bytes()).hexdigest() != state["digest"]:
-        raise Refused(f"{path}: missing or changed since it was saved; the notebook that makes it makes it again")
+        raise Refused(f"{path}: missing or changed since it was saved; run the notebook that makes it: 02_train or 03_prune")
     return state
 
 

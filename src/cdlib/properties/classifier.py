@@ -87,7 +87,7 @@ def about(folder: Path) -> dict:
             return state
     except (FileNotFoundError, ValueError):
         pass
-    raise Refused(f"{path}: missing or changed since it was saved; notebook 02_train makes it again: cdlib run --from 02")
+    raise Refused(f"{path}: missing or changed since it was saved; run the notebook that makes it again: 02_train")
 
 
 @lru_cache(maxsize=2)
