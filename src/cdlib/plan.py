@@ -120,15 +120,9 @@ def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, 
     }
 
 
-def n_planned(params: dict) -> pd.DataFrame:
-    """How many models each notebook makes: notebook, purpose, procedure, n. What several ask for is counted where it is first."""
-    wanted = {
-        "02_train": ends(params),
-        "04_shapley": shapley(params),
-        "05_baselines": leave_one_out(params),
-        "06_lds": lds(params),
-    }
-    rows = [(nb, w.purpose, w.procedure, len(w)) for nb, several in wanted.items() for w in several if len(w)]
-    n = len(params["compared"]) * len(changes(params)) * params["n_counterfactual_seeds"]
-    rows.append(("07_counterfactual", "counterfactuals, at most", "retrain", n))
-    return pd.DataFrame(rows, columns=["notebook", "purpose", "procedure", "n"])
+def n_planned(params: dict) -> pd.Series:
+    """How many models a run makes, by procedure; coalitions that several notebooks ask for are counted for each."""
+    wanted = [*ends(params), *shapley(params), leave_one_out(params), *lds(params)]
+    found = pd.Series([len(w) for w in wanted]).groupby([w.procedure for w in wanted], sort=False).sum()
+    found["retrain"] += len(params["compared"]) * len(changes(params)) * params["n_counterfactual_seeds"]
+    return found

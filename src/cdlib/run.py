@@ -174,12 +174,11 @@ def check(file: Path, changes: dict | None = None):
     say(f"images            {len(table)}, {counts.min()} to {counts.max()} from each")
     say(f"parameters        {full.n_parameters():,} full, {sparse.n_parameters():,} pruned")
     planned = plan.n_planned(values)
-    by_procedure = planned.groupby("procedure", sort=False).n.sum()
-    say("models to make    " + ", ".join(f"{n} {p}" for p, n in by_procedure.items()))
+    say("models to make    " + ", ".join(f"{n} {p}" for p, n in planned.items()))
     each = bench.seconds(values, full, sparse)
     for procedure, seconds in each.items():
         say(f"  one {procedure:16s} {seconds:.1f} s (measured now on a few steps)")
-    total = sum(n * each[p] for p, n in by_procedure.items())
+    total = sum(n * each[p] for p, n in planned.items())
     workers = bench.n_workers(values)
     say(f"estimated time    {progress.duration(total / workers)} with {workers} workers, and about 10 s for each notebook")
 
