@@ -6,6 +6,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 NOISE := metadata.papermill cell.metadata.papermill cell.metadata.editable cell.metadata.slideshow
 
+# Every notebook starts Pythons of its own: what they import is compiled once and kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help digits smoke run lab test slow lint format lock
 
