@@ -1,12 +1,10 @@
 """What several tests start from: a scratch folder for runs, tiny parameters, and models that are made once a session."""
 
-import multiprocessing
 import shutil
-from multiprocessing import forkserver
 
 import pytest
 
-from cdlib import params, store
+from cdlib import executors, params, store
 
 TINY = {
     "name": "tiny",
@@ -72,5 +70,4 @@ def run(made, scratch, tiny):
 @pytest.fixture(scope="session")
 def server():
     """The process that workers fork from, with torch already loaded: it starts once, and then each worker at once."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["cdlib.utilities"])
-    forkserver.ensure_running()
+    executors.warm()

@@ -11,7 +11,8 @@ from torch import nn
 from cdlib import families, sample
 from cdlib.datasets.digits import images_and_classes
 from cdlib.errors import Refused
-from cdlib.train import NotFinite, Recipe, train
+from cdlib.recipes import Recipe
+from cdlib.train import NotFinite, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = families.preset("unet_8x8")

@@ -68,7 +68,7 @@ BAD_SET = {
 @pytest.fixture
 def refusal(scratch, capsys, monkeypatch):
     """Gives the one line with which a command refuses its input; no notebook may run, and nothing may be written."""
-    monkeypatch.setattr(command, "_execute", lambda path, values: pytest.fail(f"{path.stem} was run"))
+    monkeypatch.setattr(command, "_execute", lambda path, values, kernel: pytest.fail(f"{path.stem} was run"))
 
     def refused(*arguments):
         assert __main__.main([str(a) for a in arguments]) == 2

@@ -9,7 +9,8 @@ from torch import nn
 
 from cdlib import families, prune
 from cdlib.errors import Refused
-from cdlib.train import Recipe, train
+from cdlib.recipes import Recipe
+from cdlib.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(steps=1, lr=1e-3, schedule="constant", batch_size=4)
@@ -44,7 +45,7 @@ def output(model):
 
 def rebuilt(model):
     """The same model from its tensors alone."""
-    return families.FAMILIES["pixel"].restore(model.config, model.state())
+    return families.restore(model.config, model.state())
 
 
 def same(a, b):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdlib import families, stages, store
+from cdlib import families, stages, store, train
 
 
 def same(a, b):
@@ -12,7 +12,7 @@ def same(a, b):
 
 def test_the_models_of_a_run_are_trained_once(run, monkeypatch):
     full, sparse = (families.about(stages.path(run.folder, name)) for name in ("full", "sparse"))
-    monkeypatch.setattr(stages, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "train", lambda *a, **k: pytest.fail("trained again"))
     assert (stages.full(run), stages.sparse(run)) == (full, sparse)
     assert sparse["parameters"] < full["parameters"] == 118_289
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cdlib import __main__, families, plan, stages, store, utilities
+from cdlib import __main__, coalition, families, plan, stages, store, utilities
 from cdlib.plan import Wanted
 from cdlib.properties import inception_score
 from cdlib.train import NotFinite
@@ -44,20 +44,20 @@ def same(a, b):
 @pytest.fixture
 def trainings(monkeypatch):
     """What each training started from: (weights, images, recipe, seed), in their order."""
-    seen, train = [], utilities.train
+    seen, train = [], coalition.train
 
     def remember(model, images, recipe, seed, average=None):
         seen.append((snapshot(model), images, recipe, seed))
         return train(model, images, recipe, seed, average)
 
-    monkeypatch.setattr(utilities, "train", remember)
+    monkeypatch.setattr(coalition, "train", remember)
     return seen
 
 
 @pytest.fixture
 def unlucky(monkeypatch):
     """Makes every training with seed 1 fail while `unlucky.on`; counts them."""
-    train = utilities.train
+    train = coalition.train
 
     class Unlucky:
         on, n_failures = True, 0
@@ -68,7 +68,7 @@ def unlucky(monkeypatch):
             raise NotFinite("the loss of step 2 of 3 is not finite")
         return train(model, images, recipe, seed, average)
 
-    monkeypatch.setattr(utilities, "train", fail)
+    monkeypatch.setattr(coalition, "train", fail)
     return Unlucky
 
 
@@ -142,7 +142,7 @@ def test_what_the_property_is_made_of_is_kept(run):
 
 
 def test_all_images_of_everybody_are_kept_and_some_of_the_others(run, monkeypatch):
-    monkeypatch.setattr(utilities, "KEPT_IMAGES", 5)
+    monkeypatch.setattr(coalition, "KEPT_IMAGES", 5)
     table = utilities.measure(run, wanted())
     assert [len(run.measured.arrays(key)["images"]) for key in table.key] == [5, 5, 5, 16, 5]
 

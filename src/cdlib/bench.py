@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import torch
 
-from cdlib import executors, families, prune, sample, stages
-from cdlib.train import one_thread, train
+from cdlib import executors, families, machine, prune, recipes, sample
+from cdlib.machine import one_thread
+from cdlib.train import train
 
 STEPS, WARM_UP = 5, 2
 
 
 def models(params: dict) -> tuple:
     """The full model and the pruned one, with random weights: their sizes and speeds are those of trained ones."""
-    device = families.device(params["device"])
+    device = machine.device(params["device"])
     full, sparse = (families.new(families.preset(params["model"]), 0, device) for _ in range(2))
     prune.prune(sparse.unet, params["pruning_ratio"], sparse.example())
     return full, sparse
@@ -25,7 +26,7 @@ def seconds(params: dict, full, sparse) -> dict:
     batch = min(n, params["sample_batch"])
     found = {}
     for procedure, model in (("retrain", full), ("finetune", full), ("sparse_finetune", sparse)):
-        how = stages.recipe(params, "train" if procedure == "retrain" else "finetune")
+        how = recipes.recipe(params, "train" if procedure == "retrain" else "finetune")
         with one_thread():
             step = _timed(lambda k, m=model, h=how: train(m, _images(m), replace(h, steps=k), 0), STEPS)
             draw = _timed(lambda k, m=model: sample.draw(m, batch, k, batch, params["precision"]), STEPS)
@@ -48,4 +49,4 @@ def _timed(work, steps: int) -> float:
 
 def n_workers(params: dict) -> int:
     """How many coalitions are measured at once."""
-    return 1 if params["executor"] == "serial" else params["workers"] or executors.n_places(families.device(params["device"]))
+    return 1 if params["executor"] == "serial" else params["workers"] or executors.n_places(machine.device(params["device"]))

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 
 MAX_BROKEN = 3
@@ -43,6 +44,19 @@ def serial(function: Callable, tasks: list, workers: int = 1) -> Iterator:
         yield task, _attempt(function, task)
 
 
+def _context():
+    """Workers are forked from a small server that has imported what measuring takes, once; it starts with the first."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cdlib.coalition"])
+    return context
+
+
+def warm():
+    """Start that server now, so that its imports are over when the first coalitions are asked for."""
+    _context()
+    forkserver.ensure_running()
+
+
 def _end_with_parent():
     """End this worker when its parent is gone, however that died: nothing is left running."""
     sentinel = multiprocessing.parent_process().sentinel
@@ -55,8 +69,7 @@ def processes(function: Callable, tasks: list, workers: int = 0) -> Iterator:
     A worker that is killed takes the pool with it: a new pool does what is left. After three such losses each task that is
     left has a worker to itself, so that only those whose own worker dies come back as failed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context = _context()
     left = dict(enumerate(tasks))
     for _ in range(MAX_BROKEN):
         with contextlib.suppress(BrokenProcessPool):

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import nbformat
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -208,14 +207,24 @@ def given(namespace: dict) -> dict:
     return {n: namespace[n] for n in names}
 
 
+def _cells(notebook: Path) -> list[tuple[str, bool]]:
+    """Source of each code cell, and whether it is the one with the parameters; nbformat would take 2 s to import."""
+    cells = [c for c in json.loads(notebook.read_bytes())["cells"] if c["cell_type"] == "code"]
+    return [("".join(c["source"]), "parameters" in c["metadata"].get("tags", [])) for c in cells]
+
+
 def declared(notebook: Path) -> dict:
     """Names and default values in the `parameters` cell of a notebook."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
+    source = next((source for source, tagged in _cells(notebook) if tagged), "")
     return {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body if isinstance(line, ast.AnnAssign)}
+
+
+def imports(notebook: Path) -> list[str]:
+    """The import lines of a notebook."""
+    lines = [line for source, tagged in _cells(notebook) if not tagged for line in source.splitlines()]
+    return [line for line in lines if line.startswith(("import ", "from "))]
 
 
 def code(notebook: Path) -> str:
     """The code of a notebook, without its parameters: what it does, whatever its values."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    return json.dumps([c.source for c in cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])])
+    return json.dumps([source for source, tagged in _cells(notebook) if not tagged])

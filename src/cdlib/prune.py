@@ -9,7 +9,6 @@ Source: section 3.2; Han et al. 2015; Fang et al. 2024 (dependency graph).
 import math
 
 import torch
-import torch_pruning as tp
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
@@ -39,6 +38,8 @@ def _blocks(group) -> int:
 
 def _magnitude(group, channels: int) -> torch.Tensor:
     """Squared L2 norm of each channel's weights, averaged over the layers of the group, float [channels]."""
+    import torch_pruning as tp  # only where models are pruned: it takes a second
+
     total, layers = torch.zeros(channels), 0
     for dep, index in group:
         layer, where = dep.target.module, getattr(index, "idxs", index)
@@ -69,6 +70,8 @@ def prune(unet: nn.Module, ratio: float, example: tuple, keep: tuple = ("conv_ou
 
     Differs: the released code trusts torch_pruning 1.3.2 for the rounding; here the rule is written out (`n_removed`).
     """
+    import torch_pruning as tp
+
     unet.eval()
     graph = tp.DependencyGraph().build_dependency(unet, example_inputs=example)
     ignored = [unet.get_submodule(name) for name in keep]

@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
 from cdlib import bench, contributors, datasets, done, families, params, paths, plan, progress, store, utilities
@@ -54,17 +56,50 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
     for path in [p for p in paths.notebooks() if p.stem < chosen[0].stem]:
         if why := done.why_not(path.stem, values):
             raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
-    for path in chosen:
-        if not (only or start) and not done.why_not(path.stem, values):
-            say(f"{path.stem}: done")
-            continue
-        _execute(path, values)
+    anew = [p for p in chosen if only or start or done.why_not(p.stem, values)]
+    with _Kernels(anew, values) as kernels:
+        for path in chosen:
+            if path not in anew and not done.why_not(path.stem, values):
+                say(f"{path.stem}: done")
+                continue
+            _execute(path, values, kernels.take(path))
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
 
 
-def _execute(path: Path, values: dict):
-    """Run one notebook into runs/<name>/notebooks, telling its progress."""
+class _Kernels:
+    """Kernels that import what their notebook will while the one before it still runs: half the time of a small run."""
+
+    def __init__(self, notebooks: list[Path], values: dict):
+        self.notebooks, self.values, self.ready = notebooks, values, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for kernel in self.ready.values():
+            run_sync(kernel.shutdown_kernel)(now=True)
+
+    def take(self, path: Path) -> AsyncKernelManager:
+        """The kernel of a notebook; that of the next one is started."""
+        kernel = self.ready.pop(path, None) or self._start(path)
+        later = next((p for p in self.notebooks if p.stem > path.stem), None)
+        if later:
+            self.ready[later] = self._start(later)
+        return kernel
+
+    def _start(self, path: Path) -> AsyncKernelManager:
+        lines = params.imports(path)
+        if "executor" in params.declared(path) and self.values["executor"] == "processes":
+            lines.append("__import__('cdlib.executors').executors.warm()")
+        kernel = AsyncKernelManager(kernel_name="python3")
+        options = ["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={lines}"]
+        run_sync(kernel.start_kernel)(extra_arguments=options, cwd=str(paths.root()))
+        return kernel
+
+
+def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
+    """Run one notebook in a kernel that has started, into runs/<name>/notebooks, telling its progress."""
     folder = paths.runs() / values["name"]
     output = folder / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +116,7 @@ def _execute(path: Path, values: dict):
                 cwd=paths.root(),
                 progress_bar=False,
                 coalesce_streams=True,
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                km=kernel,
             )
     except papermill.PapermillExecutionError as error:
         if error.ename in ("Refused", "TooFewCoalitions"):

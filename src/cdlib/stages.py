@@ -2,6 +2,8 @@
 
 models/full.safetensors      trained on everybody's images
 models/sparse.safetensors    the full model pruned, then fine-tuned on everybody's images
+
+What brings torch and diffusers is imported where a model is made: notebooks that only ask for paths start in a second.
 """
 
 import contextlib
@@ -11,12 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from cdlib import datasets, families, measured, prune, store
+from cdlib import datasets, families, machine, measured, store
 from cdlib.errors import Refused
 from cdlib.progress import Progress
-from cdlib.train import Recipe, one_thread, train
+from cdlib.recipes import Recipe, recipe
 
 
 def dataset(params: dict) -> datasets.Dataset:
@@ -30,14 +31,6 @@ def _dataset(names: bytes) -> datasets.Dataset:
     return datasets.load(json.loads(names))
 
 
-def recipe(params: dict, stage: str) -> Recipe:
-    """How a model is trained at a stage: `train`, `prune` or `finetune`, the prefix of its own parameters."""
-    shared = ("batch_size", "optimizer", "weight_decay", "warmup_steps", "grad_clip", "timesteps")
-    shared += ("ema", "ema_decay", "horizontal_flip", "precision")
-    own = {name: params[f"{stage}_{name}"] for name in ("steps", "lr", "schedule")}
-    return Recipe(**own, **{name: params[name] for name in shared})
-
-
 def path(folder: Path, name: str) -> Path:
     """The weights of the `full` or the `sparse` model."""
     return folder / "models" / f"{name}.safetensors"
@@ -45,7 +38,7 @@ def path(folder: Path, name: str) -> Path:
 
 def full(run: store.Run) -> dict:
     """Train the full model, unless this run has it; returns what stands beside it, with the losses."""
-    model = families.new(families.preset(run["model"]), run["train_seed"], families.device(run["device"]))
+    model = families.new(families.preset(run["model"]), run["train_seed"], machine.device(run["device"]))
     how = recipe(run.params, "train")
     origin = {"recipe": how.as_dict(), "model": model.config, "seed": run["train_seed"], "dataset": dataset(run.params).digest()}
     return _keep(run, "full", origin, lambda: model, how)
@@ -70,14 +63,18 @@ def pruned(run: store.Run):
     The weights that are pruned are those that would be trained on: the raw ones when an average is continued, as in the
     released code, the evaluated ones otherwise.
     """
+    from cdlib import prune
+
     load = families.continuing if run["ema"] == "continued" else lambda *a: (families.load(*a), None)
-    model, _ = load(path(run.folder, "full"), families.device(run["device"]))
+    model, _ = load(path(run.folder, "full"), machine.device(run["device"]))
     prune.prune(model.unet, run["pruning_ratio"], model.example())
     return model
 
 
 def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     """Train what `start` returns on everybody's images and save it, unless the kept model has this very origin."""
+    from cdlib.train import train
+
     run.made(path(run.folder, name))
     with contextlib.suppress(Refused):
         about = families.whole(path(run.folder, name))
@@ -87,7 +84,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     model, everybody = start(), np.unique(data.contributors.image)
     progress = Progress(f"{name} model, step", how.steps, run.path("progress.json"))
     before = time.perf_counter()
-    with one_thread():
+    with machine.one_thread():
         trained = train(model, data.images[everybody], how, run["train_seed"], progress=progress.step)
     return families.save(
         model,
@@ -97,7 +94,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
             "recipe": how.as_dict(),
             "train_seconds": time.perf_counter() - before,
             "ema_step": trained.ema_step,
-            "device": f"{model.device} {torch.cuda.get_device_name() if model.device != 'cpu' else ''}".strip(),
+            "device": machine.device_name(model.device),
             "losses": [float(f"{v:.6g}") for v in trained.losses],
         },
         trained.raw,

@@ -4,8 +4,7 @@ They differ by start weights, images and recipe only (section 3.2: "the diffusio
 model is used for all fine-tuning").
 """
 
-import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,61 +12,11 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from cdlib import seeds
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained; batches are drawn with replacement.
-
-    steps            gradient steps
-    lr               peak learning rate
-    schedule         constant | cosine | one_cycle: from lr / 25 up for 30 % of the steps, then down to zero, with Adam's
-                     first moment cycled the other way (torch's OneCycleLR)
-    batch_size       images in a step
-    optimizer        adam | adamw; weight_decay is L2 in the former, decoupled in the latter
-    warmup_steps     linear warm-up of constant and cosine
-    grad_clip        largest gradient norm; 0 does not clip
-    timesteps        uniform, as in eq. 1 | antithetic: t and 999 - t in one batch, the same expectation with less noise
-    ema              none | fresh: average from the start weights on | continued: go on with the start model's average
-    ema_decay        cap of the average's decay (1 + k) / (10 + k)
-    horizontal_flip  flip half of the images
-    precision        fp32 | bf16 (autocast)
-
-    Differs: the paper's text mentions neither antithetic timesteps nor an average of the weights; the released code always
-    draws the former and always continues the latter. Both are options here.
-    """
-
-    steps: int
-    lr: float
-    schedule: str
-    batch_size: int
-    optimizer: str = "adam"
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    grad_clip: float = 1.0
-    timesteps: str = "uniform"
-    ema: str = "none"
-    ema_decay: float = 0.9999
-    horizontal_flip: bool = False
-    precision: str = "fp32"
-
-    def as_dict(self) -> dict:
-        return asdict(self)
+from cdlib.recipes import Recipe
 
 
 class NotFinite(ArithmeticError):
     """A loss or a property was NaN or infinite."""
-
-
-@contextlib.contextmanager
-def one_thread():
-    """Torch on one thread, so that sums are added in one order and a result depends on no machine's number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _optimizer(parameters, recipe: Recipe, device: str):

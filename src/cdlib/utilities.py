@@ -8,22 +8,18 @@ finetune           full model       finetune_*                the coalition's
 sparse_finetune    pruned model     finetune_*                the coalition's (section 3.2: the paper's method)
 """
 
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cdlib import contributors, executors, families, measured, properties, sample, stages, store
-from cdlib.errors import Refused
-from cdlib.measured import Measured, bits
+from cdlib import executors, families, machine, measured, properties, stages, store
+from cdlib.measured import bits
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
-from cdlib.train import NotFinite, one_thread, train
+from cdlib.recipes import recipe
 
 START = {"retrain": None, "finetune": "full", "sparse_finetune": "sparse"}
-KEPT_IMAGES = 64  # of each model; of a full model all, for they are the queries of the baselines
 MAX_ATTEMPTS = 3
 VERSION = 1  # to be raised when the code of training, sampling or a property changes what a coalition measures
 
@@ -39,11 +35,11 @@ def context(run: store.Run, procedure: str) -> dict:
         run.made(stages.path(run.folder, start))
     return {
         "version": VERSION,
-        "device": families.device(p["device"]).split(":")[0],
+        "device": machine.device(p["device"]).split(":")[0],
         "dataset": {"name": p["dataset"], "digest": stages.dataset(p).digest()},
         "model": families.preset(p["model"]),
         "procedure": procedure,
-        "recipe": stages.recipe(p, "finetune" if start else "train").as_dict(),
+        "recipe": recipe(p, "finetune" if start else "train").as_dict(),
         "start": about["digest"] if about else "random",
         "sampler": {"n_images": p["n_images"], "steps": p["sampling_steps"]},
         "properties": {p["property"]: properties.named(p["property"]).settings(run.folder)},
@@ -65,7 +61,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     specs = specifications(run, wanted)
     keys = [run.measured.key(s) for s in specs]
     todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k)}
-    workers = run["workers"] or executors.n_places(families.device(run["device"]))
+    workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json"))
     for _ in range(MAX_ATTEMPTS):
         tasks = [(str(run.folder), run.params, spec) for spec in todo.values()]
@@ -97,43 +93,10 @@ def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
 
 
 def measure_one(task: tuple):
-    """Measure one coalition and keep it: (run folder, parameters, specification). Runs in a worker.
+    """Measure one coalition and keep it: (run folder, parameters, specification). Runs in a worker, and imports torch there."""
+    from cdlib import coalition
 
-    Raises NotFinite when the loss or the property is not a finite number.
-    """
-    folder, params, spec = Path(task[0]), task[1], task[2]
-    before = time.perf_counter()
-    with one_thread():
-        model = _model(folder, params, spec)
-        trained = time.perf_counter()
-        images = sample.draw(
-            model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
-        )
-        values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else KEPT_IMAGES]}
-        for name in spec["properties"]:
-            per_image = properties.named(name).per_image(folder, images)
-            values[name] = properties.named(name).value(per_image)
-            arrays |= {f"{name}/{key}": array for key, array in per_image.items()}
-    if not np.isfinite(list(values.values())).all():
-        raise NotFinite(f"property not finite: {values}")
-    Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
-
-
-def _model(folder: Path, params: dict, spec: dict):
-    """The model of a coalition: start weights, then trained on the coalition's images; nobody's model stays as it starts."""
-    data, device, start = stages.dataset(params), families.device(params["device"]), START[spec["procedure"]]
-    ids = contributors.images_of(data.contributors, measured.members([spec["members"]])[0])
-    how, average = stages.recipe(params, "finetune" if start else "train"), None
-    if start is None:
-        model = families.new(spec["model"], spec["seed"], device)
-    else:
-        path = stages.path(folder, start)
-        if families.whole(path)["digest"] != spec["start"]:
-            raise Refused(f"{path}: another model since this coalition was asked for; run the notebook again")
-        model, average = families.continuing(path, device) if how.ema == "continued" else (families.load(path, device), None)
-    if len(ids):
-        train(model, data.images[ids], how, spec["seed"], average)
-    return model
+    coalition.measure(*task)
 
 
 def game(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

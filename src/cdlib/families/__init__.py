@@ -7,43 +7,42 @@ A family is a class whose instances have
     draw(indices, steps)              images for image indices, uint8 [B, C, H, W]
     config                            plain values from which `new` builds the same network again
 
-and `save` / `load` of this module. One more family is one more module and one line in FAMILIES.
+and `save` / `load` of this module. One more family is one more module and one line in FAMILIES. Torch and diffusers are
+imported where a model is made: who only asks for names and files starts in a second.
 """
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
-
-import torch
-from diffusers.training_utils import EMAModel
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from cdlib import measured
 from cdlib.errors import Refused
-from cdlib.families import pixel
+from cdlib.families.presets import PRESETS
 
-FAMILIES = {"pixel": pixel.Pixel}
-PRESETS = {name: "pixel" for name in pixel.PRESETS}
+FAMILIES = {"pixel": "Pixel"}  # module -> class
 
 
 def preset(name: str) -> dict:
     """The configuration of a model by its name in the parameter file. Raises Refused when there is none."""
     if name not in PRESETS:
         raise Refused(f"model: {name!r}: must be one of {', '.join(PRESETS)}")
-    return {"family": PRESETS[name], **pixel.PRESETS[name]}
+    return dict(PRESETS[name])
+
+
+def _family(config: dict):
+    """The class of a configuration's family."""
+    return getattr(import_module(f"cdlib.families.{config['family']}"), FAMILIES[config["family"]])
 
 
 def new(config: dict, seed: int, device: str = "cpu"):
     """A randomly initialised model; the same seed gives the same weights."""
-    return FAMILIES[config["family"]].new(config, seed, device)
+    return _family(config).new(config, seed, device)
 
 
-def device(name: str) -> str:
-    """`auto` is the first GPU where there is one, and the CPU elsewhere."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+def restore(config: dict, tensors: dict, device: str = "cpu"):
+    """A model with saved tensors, whose shapes tell how it was pruned."""
+    return _family(config).restore(config, tensors, device)
 
 
 def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
@@ -53,6 +52,8 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
 
     Writes `path` and `path` with suffix .json, last; returns what the latter holds.
     """
+    from safetensors.torch import save as save_tensors
+
     tensors = model.state() | {f"raw.{name}": tensor for name, tensor in (raw or {}).items()}
     data = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     state = {
@@ -93,6 +94,8 @@ def load(path: Path, device: str = "cpu"):
 
 def continuing(path: Path, device: str = "cpu"):
     """A saved model with its raw weights, and its average (EMAModel) where it stopped; the average is None without one."""
+    from diffusers.training_utils import EMAModel
+
     model, raw, state = _restore(path, device)
     if not raw:
         return model, None
@@ -104,7 +107,9 @@ def continuing(path: Path, device: str = "cpu"):
 
 def _restore(path: Path, device: str):
     """The model, its raw weights (empty without an average), and what stands beside it."""
+    from safetensors.torch import load as load_tensors
+
     state = whole(path)
     tensors = load_tensors(path.read_bytes())
     raw = {name.removeprefix("raw."): tensors.pop(name) for name in list(tensors) if name.startswith("raw.")}
-    return FAMILIES[state["config"]["family"]].restore(state["config"], tensors, device), raw, state
+    return restore(state["config"], tensors, device), raw, state

@@ -8,19 +8,6 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
 from cdlib import prune, seeds
 
-_SMALL = dict(layers_per_block=1, attention_head_dim=None, add_attention=False, norm_num_groups=4)
-PRESETS = {
-    "unet_8x8": dict(  # 118,289 parameters: one step of 64 digits takes about 30 ms on one core
-        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(16, 32), mid_block_type=None,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), **_SMALL,
-    ),
-    "ddpm_32x32": dict(  # 35,746,307 parameters: Ho et al. 2020, as in the paper's CIFAR-20 setting
-        sample_size=32, in_channels=3, out_channels=3, block_out_channels=(128, 256, 256, 256), layers_per_block=2,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=None, norm_num_groups=32, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1,
-    ),
-}  # fmt: skip
 BETAS = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
 NOISE_SEED = 0
 

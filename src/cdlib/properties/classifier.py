@@ -19,7 +19,7 @@ from torch import nn
 from cdlib import measured, seeds
 from cdlib.datasets.digits import images_and_classes
 from cdlib.errors import Refused
-from cdlib.train import one_thread
+from cdlib.machine import one_thread
 
 STEPS, BATCH, NOISE, LR, HELD_OUT = 700, 64, 16, 3e-3, 0.2
 LEAST_ACCURACY = 0.97

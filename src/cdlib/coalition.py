@@ -1,0 +1,54 @@
+"""One coalition, measured: its model is made, its images are drawn, their property is computed. The work of a worker."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cdlib import contributors, families, machine, measured, properties, sample, stages
+from cdlib.errors import Refused
+from cdlib.measured import Measured
+from cdlib.recipes import recipe
+from cdlib.train import NotFinite, train
+from cdlib.utilities import START
+
+KEPT_IMAGES = 64  # of each model; of a full model all, for they are the queries of the baselines
+
+
+def measure(folder: str, params: dict, spec: dict):
+    """Measure what a specification says (utilities.specifications) and keep it in the run's folder.
+
+    Raises NotFinite when the loss or the property is not a finite number.
+    """
+    folder, before = Path(folder), time.perf_counter()
+    with machine.one_thread():
+        model = _model(folder, params, spec)
+        trained = time.perf_counter()
+        images = sample.draw(
+            model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
+        )
+        values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else KEPT_IMAGES]}
+        for name in spec["properties"]:
+            per_image = properties.named(name).per_image(folder, images)
+            values[name] = properties.named(name).value(per_image)
+            arrays |= {f"{name}/{key}": array for key, array in per_image.items()}
+    if not np.isfinite(list(values.values())).all():
+        raise NotFinite(f"property not finite: {values}")
+    Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+
+
+def _model(folder: Path, params: dict, spec: dict):
+    """The model of a coalition: start weights, then trained on the coalition's images; nobody's model stays as it starts."""
+    data, device, start = stages.dataset(params), machine.device(params["device"]), START[spec["procedure"]]
+    ids = contributors.images_of(data.contributors, measured.members([spec["members"]])[0])
+    how, average = recipe(params, "finetune" if start else "train"), None
+    if start is None:
+        model = families.new(spec["model"], spec["seed"], device)
+    else:
+        path = stages.path(folder, start)
+        if families.whole(path)["digest"] != spec["start"]:
+            raise Refused(f"{path}: another model since this coalition was asked for; run the notebook again")
+        model, average = families.continuing(path, device) if how.ema == "continued" else (families.load(path, device), None)
+    if len(ids):
+        train(model, data.images[ids], how, spec["seed"], average)
+    return model
