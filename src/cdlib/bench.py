@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from cdlib import executors, families, machine, prune, recipes, sample
+from cdlib import families, machine, prune, recipes, sample
 from cdlib.machine import one_thread
 from cdlib.train import train
 
@@ -45,8 +45,3 @@ def _timed(work, steps: int) -> float:
     before = time.perf_counter()
     work(steps)
     return (time.perf_counter() - before) / steps
-
-
-def n_workers(params: dict) -> int:
-    """How many coalitions are measured at once."""
-    return 1 if params["executor"] == "serial" else params["workers"] or executors.n_places(machine.device(params["device"]))

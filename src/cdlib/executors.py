@@ -17,6 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 
+from cdlib import machine
+
 MAX_BROKEN = 3
 
 
@@ -27,6 +29,11 @@ def n_places(device: str = "cpu") -> int:
 
         return torch.cuda.device_count() if device == "cuda" else 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def n_workers(params: dict) -> int:
+    """How many coalitions of a run are measured at once."""
+    return 1 if params["executor"] == "serial" else params["workers"] or n_places(machine.device(params["device"]))
 
 
 def _attempt(function: Callable, task) -> str | None:

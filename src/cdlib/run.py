@@ -14,7 +14,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
-from cdlib import bench, contributors, datasets, done, families, params, paths, plan, progress, store, utilities
+from cdlib import contributors, datasets, done, executors, families, params, paths, plan, progress, store, utilities
 from cdlib import report as pages
 from cdlib.errors import Refused
 
@@ -173,7 +173,7 @@ def status(file: Path, changes: dict | None = None):
         say(f"{wanted.purpose[:42]:42s} {wanted.procedure:16s} {numbers}")
     left = sum(n * statistics.median(seconds[p]) for p, n in missing.items() if seconds[p])
     untried = [p for p, n in missing.items() if n and not seconds[p]]
-    say(f"\ntime left: {progress.duration(left / bench.n_workers(values))}, by the coalitions measured so far")
+    say(f"\ntime left: {progress.duration(left / executors.n_workers(values))}, by the coalitions measured so far")
     if untried:
         say(f"without {', '.join(untried)}, of which none is measured yet: `cdlib check` estimates them")
     with contextlib.suppress(OSError, ValueError):
@@ -200,6 +200,8 @@ def _records(here: store.Run, wanted: plan.Wanted) -> list[dict]:
 
 def check(file: Path, changes: dict | None = None):
     """Check the parameters and print the plan: contributors, images, models, coalitions by procedure, estimated time."""
+    from cdlib import bench  # here, for it brings torch
+
     values = load(file, changes)
     table = datasets.load(values).contributors
     counts = contributors.counts(table)
@@ -214,7 +216,7 @@ def check(file: Path, changes: dict | None = None):
     for procedure, seconds in each.items():
         say(f"  one {procedure:16s} {seconds:.1f} s (measured now on a few steps)")
     total = sum(n * each[p] for p, n in planned.items())
-    workers = bench.n_workers(values)
+    workers = executors.n_workers(values)
     say(f"estimated time    {progress.duration(total / workers)} with {workers} workers, and about 10 s for each notebook")
 
 
