@@ -99,7 +99,7 @@ class _Kernels:
 
 
 def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
-    """Run one notebook in a kernel that has started, into runs/<name>/notebooks, telling its progress."""
+    """Run one notebook in a kernel that has started, and end it; into runs/<name>/notebooks, telling its progress."""
     folder = paths.runs() / values["name"]
     output = folder / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +124,8 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
         raise _failed(path, f"{error.ename}: {error.evalue}", output) from None
     except DeadKernelError:
         raise _failed(path, "its kernel died (out of memory, or killed)", output) from None
+    finally:
+        run_sync(kernel.shutdown_kernel)(now=True)
     say(f"{path.stem}: finished in {progress.duration(time.monotonic() - began)}")
     if why := done.why_not(path.stem, values):
         say(f"{path.stem}: {why}; the notebook names them, and running again tries them again")
