@@ -1,12 +1,15 @@
 """Models: the loss and the sampler are the paper's equations, the loop keeps its recipe, and a model is kept bit for bit."""
 
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from cdlib import families, sample
 from cdlib.datasets.digits import images_and_classes
@@ -15,8 +18,9 @@ from cdlib.recipes import Recipe
 from cdlib.train import NotFinite, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = families.preset("unet_8x8")
+SMALL = families.preset("unet_8x8") | {"noise_schedule": "linear"}
 IMAGES = images_and_classes()[0][:40]
+VIEWS = families.new(SMALL, 0).prepare(IMAGES)
 RECIPE = Recipe(steps=4, lr=1e-3, schedule="constant", batch_size=8)
 
 
@@ -32,8 +36,11 @@ class Slope:
         self.unet, self.slopes, self.seen = nn.Linear(1, 1, bias=False), slopes, []
         nn.init.ones_(self.unet.weight)
 
-    def prepare(self, images):
-        return torch.as_tensor(images).float()
+    def parameters(self):
+        return list(self.unet.parameters())
+
+    def batch(self, x, draw):
+        return x
 
     def state(self):
         return self.unet.state_dict()
@@ -47,14 +54,14 @@ class Slope:
 def moves(recipe, slopes=(1.0,)):
     """By how much each step of a recipe lowers the weight of a Slope."""
     model, weights = Slope(*slopes), [1.0]
-    train(model, IMAGES, recipe, seed=0, progress=lambda: weights.append(model.unet.weight.item()))
+    train(model, VIEWS, recipe, seed=0, progress=lambda: weights.append(model.unet.weight.item()))
     return -np.diff(weights)
 
 
 def trained(recipe=RECIPE, seed=0, start=None):
     """A small U-Net after training, and what training left beside it."""
     model = start or families.new(SMALL, 0)
-    return model, train(model, IMAGES, recipe, seed)
+    return model, train(model, VIEWS, recipe, seed)
 
 
 def flat(state):
@@ -78,7 +85,7 @@ def average_by_hand(weights, start=None, seen=0, cap=0.9999):
 
 @pytest.mark.parametrize(("name", "parameters"), [("unet_8x8", 118_289), ("ddpm_32x32", 35_746_307)])
 def test_the_presets_have_their_sizes(name, parameters):
-    assert families.new(families.preset(name), 0).n_parameters() == parameters
+    assert families.new(families.preset(name) | {"noise_schedule": "linear"}, 0).n_parameters() == parameters
 
 
 def test_the_same_seed_gives_the_same_weights_and_disturbs_no_other_draw():
@@ -146,7 +153,7 @@ def test_training_lowers_the_loss():
 
 def test_a_loss_that_is_not_finite_names_its_step():
     with pytest.raises(NotFinite, match="the loss of step 2 of 4 is not finite"):
-        train(Slope(1.0, float("nan")), IMAGES, RECIPE, 0)
+        train(Slope(1.0, float("nan")), VIEWS, RECIPE, 0)
 
 
 def test_a_constant_rate_stays_after_its_warm_up():
@@ -158,6 +165,12 @@ def test_a_cosine_rate_falls_from_its_peak_to_nothing():
     assert moves(replace(RECIPE, steps=8, schedule="cosine")) == pytest.approx(cosine, abs=1e-6)
     warm = moves(replace(RECIPE, steps=10, schedule="cosine", warmup_steps=2))
     assert warm == pytest.approx([0, 5e-4, *cosine], abs=1e-6)
+
+
+def test_a_warm_up_longer_than_the_training_ends_on_its_way_up():
+    assert moves(replace(RECIPE, steps=200, schedule="cosine", warmup_steps=500)) == pytest.approx(
+        1e-3 * np.arange(200) / 500, abs=1e-6
+    )
 
 
 def test_one_cycle_rises_for_30_percent_of_the_steps_and_ends_near_nothing():
@@ -184,7 +197,7 @@ def test_clipping_makes_a_hundredfold_slope_count_once():
 @pytest.mark.parametrize("batch_size", [8, 7])
 def test_antithetic_timesteps_come_in_pairs_that_sum_to_999(batch_size):
     model = Slope(1.0)
-    train(model, IMAGES, replace(RECIPE, timesteps="antithetic", batch_size=batch_size), 0)
+    train(model, VIEWS, replace(RECIPE, timesteps="antithetic", batch_size=batch_size), 0)
     for _, t, _ in model.seen:
         assert len(t) == batch_size
         assert (t[: batch_size // 2] + t[-(batch_size // 2) :] == 999).all()
@@ -192,7 +205,7 @@ def test_antithetic_timesteps_come_in_pairs_that_sum_to_999(batch_size):
 
 def test_uniform_timesteps_fill_their_range_evenly():
     model = Slope(1.0)
-    train(model, IMAGES, replace(RECIPE, steps=1, batch_size=4000), 0)
+    train(model, VIEWS, replace(RECIPE, steps=1, batch_size=4000), 0)
     t = model.seen[0][1]
     assert 0 <= t.min() < 10 and 990 <= t.max() <= 999
     assert t.float().mean() == pytest.approx(499.5, abs=20)
@@ -201,23 +214,80 @@ def test_uniform_timesteps_fill_their_range_evenly():
 @pytest.mark.parametrize("flip", [False, True])
 def test_half_of_the_images_are_mirrored_when_asked(flip):
     model, image = Slope(1.0), np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
-    train(model, image, replace(RECIPE, steps=1, batch_size=400, horizontal_flip=flip), 0)
-    batch, upright = model.seen[0][0], torch.as_tensor(image[0]).float()
+    x = families.new(SMALL, 0).prepare(image, flip)
+    train(model, x, replace(RECIPE, steps=1, batch_size=400, horizontal_flip=flip), 0)
+    batch, upright = model.seen[0][0], torch.as_tensor(image[0]).float() / 127.5 - 1
     mirrored = (batch == upright.flip(-1)).all((1, 2, 3))
     assert torch.equal(batch[~mirrored], upright.expand(int((~mirrored).sum()), -1, -1, -1))
     assert mirrored.float().mean() == pytest.approx(0.5 if flip else 0, abs=0.1)
 
 
 def test_every_image_is_drawn_about_equally_often():
-    model, images = Slope(1.0), np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    model, images = Slope(1.0), torch.arange(10.0).view(10, 1, 1, 1, 1)
     train(model, images, replace(RECIPE, steps=1, batch_size=4000), 0)
     assert (torch.bincount(model.seen[0][0].flatten().int(), minlength=10) / 400).tolist() == pytest.approx([1] * 10, abs=0.2)
+
+
+def test_in_an_epoch_every_image_is_seen_once_and_in_a_new_order():
+    model, images = Slope(1.0), torch.arange(21.0).view(21, 1, 1, 1, 1)
+    kept = train(model, images, replace(RECIPE, epochs=2, batch_size=8, steps=99), 0)
+    seen = [batch.flatten().tolist() for batch, *_ in model.seen]
+    assert [len(batch) for batch in seen] == [8, 8, 5, 8, 8, 5]
+    assert len(kept.losses) == 6
+    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    assert sorted(first) == sorted(second) == list(range(21)) and first != second
+
+
+def test_epochs_decide_the_steps_and_the_rate_spans_them():
+    recipe = replace(RECIPE, epochs=2, batch_size=9, steps=99, schedule="cosine")
+    assert recipe.n_steps(len(VIEWS)) == 10
+    assert replace(recipe, epochs=0).n_steps(len(VIEWS)) == 99
+    assert moves(recipe) == pytest.approx(1e-3 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("recipe", [replace(RECIPE, timesteps="antithetic"), replace(RECIPE, epochs=1)], ids=["steps", "epochs"])
+def test_every_random_number_is_drawn_on_the_models_device_by_a_generator_of_the_trainings_own(recipe):
+    drawn = []
+
+    class Draws(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function in (torch.randn, torch.randint, torch.randperm, torch.rand):
+                drawn.append((function.__name__, str(kwargs["device"]), kwargs["generator"] is not None))
+            return function(*args, **(kwargs or {}))
+
+    model = Slope(1.0)
+    model.device = "cpu:0"  # of the CPU's two names the one that nothing takes by default
+    before = torch.get_rng_state()
+    with Draws():
+        train(model, torch.cat([VIEWS, VIEWS], 1), recipe, 0)
+    assert {name for name, *_ in drawn} == {"randn", "randint"} | ({"randperm"} if recipe.epochs else set())
+    assert {(device, own) for _, device, own in drawn} == {("cpu:0", True)}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_adam_of_8_bits_without_its_package_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(Refused, match="^optimizer: 'adam_8bit': needs bitsandbytes: .*, or write adam$"):
+        train(Slope(1.0), VIEWS, replace(RECIPE, optimizer="adam_8bit"), 0)
+
+
+def test_adam_of_8_bits_is_that_of_its_package_with_the_recipes_rate_and_decay(monkeypatch):
+    calls = []
+
+    def adam(parameters, **how):
+        calls.append(how)
+        return torch.optim.Adam(parameters, **how)
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=SimpleNamespace(Adam8bit=adam)))
+    recipe = replace(RECIPE, optimizer="adam_8bit", weight_decay=0.25)
+    np.testing.assert_allclose(moves(recipe), moves(replace(recipe, optimizer="adam")), rtol=1e-4)
+    assert calls == [{"lr": 1e-3, "weight_decay": 0.25}]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_precision_is_that_of_the_networks_output(precision, dtype):
     model = Slope(1.0)
-    train(model, IMAGES, replace(RECIPE, precision=precision), 0)
+    train(model, VIEWS, replace(RECIPE, precision=precision), 0)
     assert {seen[2] for seen in model.seen} == {dtype}
 
 
@@ -255,7 +325,7 @@ def test_a_continued_average_goes_on_from_the_saved_counter_and_raw_weights(tmp_
     for k in (1, 2):
         raw, _ = families.continuing(tmp_path / "m.safetensors")
         after.append(flat(trained(replace(RECIPE, steps=k), start=raw)[0].state()))
-    went_on = train(model, IMAGES, replace(recipe, steps=2), 0, average)
+    went_on = train(model, VIEWS, replace(recipe, steps=2), 0, average)
     torch.testing.assert_close(flat(model.state()), average_by_hand(after, start=flat(start.state()), seen=4))
     assert torch.equal(flat(went_on.raw), after[-1])
     assert went_on.ema_step == 6

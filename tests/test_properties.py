@@ -12,6 +12,8 @@ from cdlib.errors import Refused
 from cdlib.properties import classifier
 from cdlib.properties.inception_score import inception_score
 
+DIGITS = {"feature": "digits_classifier"}
+
 
 def random_rows(n, k, seed=0):
     """Class probabilities of n images."""
@@ -26,7 +28,7 @@ def noise(n, seed=0):
 def scored(folder, images):
     """The Inception Score of images, as a measurement makes it."""
     score = properties.named("inception_score")
-    return score.value(score.per_image(folder, images))
+    return score.value(DIGITS, score.per_image(folder, DIGITS, images))
 
 
 def test_images_that_are_all_alike_score_one():
@@ -79,10 +81,11 @@ def test_more_kinds_of_digit_score_higher(made):
 
 def test_probabilities_are_of_each_image_alone(made):
     images = noise(300)
-    together = classifier.probabilities(made, images)
+    probabilities = classifier.feature(made)
+    together = probabilities(images)
     assert together.shape == (300, 10)
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(classifier.probabilities(made, images[7:9]), together[7:9], atol=1e-6)
+    np.testing.assert_allclose(probabilities(images[7:9]), together[7:9], atol=1e-6)
 
 
 def test_the_classifier_is_trained_once(made, monkeypatch):
@@ -96,15 +99,15 @@ def test_a_classifier_that_is_not_the_one_that_was_kept_is_refused(made, tmp_pat
     path = tmp_path / "models" / "classifier.safetensors"
     spoil(path)
     with pytest.raises(Refused, match=f"^{path}: missing or changed since it was saved; run the notebook"):
-        classifier.probabilities(tmp_path, noise(3))
+        classifier.feature(tmp_path)
 
 
 def test_another_classifier_is_another_setting(made, tmp_path):
     shutil.copytree(made / "models", tmp_path / "models")
     score = properties.named("inception_score")
-    assert score.settings(tmp_path) == score.settings(made)
+    assert score.settings(tmp_path, DIGITS) == score.settings(made, DIGITS)
     weights, about = (tmp_path / "models" / f"classifier.{kind}" for kind in ("safetensors", "json"))
     tensors = {name: tensor + 1 for name, tensor in safetensors.torch.load_file(weights).items()}
     weights.write_bytes(safetensors.torch.save(tensors))
     about.write_text(about.read_text().replace(classifier.about(made)["digest"], measured.digest(weights.read_bytes())))
-    assert score.settings(tmp_path) != score.settings(made)
+    assert score.settings(tmp_path, DIGITS) != score.settings(made, DIGITS)

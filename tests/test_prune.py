@@ -28,19 +28,24 @@ def small():
     return pruned("unet_8x8")
 
 
+def fresh(name):
+    """A preset with random weights."""
+    return families.new(families.preset(name) | {"noise_schedule": "linear"}, 0)
+
+
 def pruned(name, ratio=0.3):
     """A preset with random weights, pruned."""
-    model = families.new(families.preset(name), 0)
-    prune.prune(model.unet, ratio, model.example())
+    model = fresh(name)
+    model.prune(ratio)
     return model
 
 
 def output(model):
     """What the network predicts for some noise."""
-    x, _ = model.example()
     model.unet.eval()
     with torch.no_grad():
-        return model.unet(torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500])).sample
+        x = torch.randn(1, *model.noise_shape(), generator=torch.Generator().manual_seed(0))
+        return model.unet(x, torch.tensor([500])).sample
 
 
 def rebuilt(model):
@@ -57,7 +62,7 @@ def same(a, b):
 
 def one_step(model):
     """The model after one step of training."""
-    train(model, torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8), RECIPE, seed=0)
+    train(model, model.prepare(torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)), RECIPE, seed=0)
     return model
 
 
@@ -113,7 +118,7 @@ def test_a_rebuilt_network_trains_to_the_same_bits(small):
 
 
 def test_a_ratio_of_nothing_changes_nothing():
-    assert same(pruned("unet_8x8", ratio=0.0), families.new(families.preset("unet_8x8"), 0))
+    assert same(pruned("unet_8x8", ratio=0.0), fresh("unet_8x8"))
 
 
 def test_more_is_removed_with_a_larger_ratio():

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "src" / "cdlib"
 ROOMS = {
     "ground": ["__init__", "paths", "params", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
-    "models": ["machine", "recipes", "families", "train", "sample", "prune", "stages"],
-    "measure": ["properties", "utilities", "executors", "coalition", "bench"],
+    "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "sample", "prune", "stages"],
+    "measure": ["features", "properties", "utilities", "executors", "coalition", "bench"],
     "credit": ["shapley", "loo", "similarity", "controls", "attributions"],
     "judge": ["lds", "counterfactual"],
     "show": ["style", "tables", "figures", "pictures", "report"],

@@ -100,8 +100,8 @@ def test_status_finds_nothing_missing(smoke):
 def test_check_tells_contributors_images_and_sizes(tmp_path):
     told = cdlib(tmp_path, "check", ROOT / "params" / "digits.yaml").stdout
     assert "contributors      20" in told
-    assert "images            1120" in told
-    assert "118,289 full, 65,257 pruned" in told
+    assert "images            1,120" in told
+    assert "118,289 -> 65,257 pruned" in told
     assert not (tmp_path / "runs").exists()
 
 

@@ -37,6 +37,18 @@ def test_another_origin_makes_another_full_model_and_then_another_sparse_one(run
     assert not set(before) & set(after)
 
 
+def test_what_is_evaluated_is_the_average_and_what_is_trained_on_the_raw_weights_where_it_is_continued(run):
+    smooth = store.Run("03_prune", run.params | {"ema": "continued"})
+    for make, name in ((stages.full, "full"), (stages.sparse, "sparse")):
+        make(smooth)
+        evaluated = stages.load(smooth.folder, smooth.params, name)
+        raw, average = stages.started(smooth.folder, smooth.params, name)
+        assert not same(raw.state(), evaluated.state())
+        assert all((a == b).all() for a, b in zip(average.shadow_params, evaluated.parameters(), strict=True))
+        once, none = stages.started(smooth.folder, smooth.params | {"ema": "fresh"}, name)
+        assert none is None and same(once.state(), evaluated.state())
+
+
 def test_a_continued_average_prunes_the_raw_weights(run):
     smooth = store.Run("03_prune", run.params | {"ema": "continued", "pruning_ratio": 0.0})
     stages.full(smooth)

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from cdlib import __main__, coalition, families, plan, stages, store, utilities
@@ -31,6 +32,11 @@ def keys(run, procedure):
     return [run.measured.key(spec) for spec in utilities.specifications(run, wanted(procedure))]
 
 
+def pixels(x):
+    """The images that a model was trained on, uint8 [T, C, H, W], of float [T, 1, C, H, W] in [-1, 1]."""
+    return ((x[:, 0] + 1) * 127.5).round().to(torch.uint8).numpy()
+
+
 def snapshot(model):
     """A copy of a model's weights."""
     return {name: tensor.detach().clone() for name, tensor in model.state().items()}
@@ -43,7 +49,7 @@ def same(a, b):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """What each training started from: (weights, images, recipe, seed), in their order."""
+    """What each training started from: (weights, prepared images, recipe, seed), in their order."""
     seen, train = [], coalition.train
 
     def remember(model, images, recipe, seed, average=None):
@@ -112,14 +118,14 @@ def test_each_procedure_starts_from_its_weights_and_sees_the_coalitions_images_o
     data = stages.dataset(run.params)
     for (weights, images, recipe, seed), members, expected_seed in zip(trainings, MEMBERS, SEEDS, strict=False):
         start = (
-            families.new(families.preset("unet_8x8"), int(expected_seed))
+            families.new(stages.config(run.folder, run.params), int(expected_seed))
             if procedure == "retrain"
             else families.load(stages.path(run.folder, {"finetune": "full", "sparse_finetune": "sparse"}[procedure]))
         )
         assert same(weights, start.state())
         labels = np.array(["0", "1", "2a", "2b"])[members]
         given = data.contributors[data.contributors.contributor.isin(labels)].image
-        np.testing.assert_array_equal(images, data.images[sorted(given)])
+        np.testing.assert_array_equal(pixels(images), data.images[sorted(given)])
         assert (recipe.steps, seed) == (3 if procedure == "retrain" else 2, expected_seed)
     assert len(trainings) == 2
 
@@ -129,7 +135,7 @@ def test_nobodys_model_is_as_it_was_initialised_and_everybodys_saw_every_image(r
     assert (everybody.members.tolist(), nobody.members.tolist()) == (["1111"], ["0000"])
     assert [len(images) for _, images, _, _ in trainings] == [80]
     drawn = run.measured.arrays(nobody.key[0])["images"]
-    model = families.new(families.preset("unet_8x8"), 0)
+    model = families.new(stages.config(run.folder, run.params), 0)
     np.testing.assert_array_equal(drawn, model.draw(range(16), 2).numpy())
 
 
@@ -169,7 +175,7 @@ def test_what_failed_is_tried_again_the_next_time(run, unlucky, trainings):
 
 
 def test_a_property_that_is_not_finite_is_a_failure(run, monkeypatch):
-    monkeypatch.setattr(inception_score, "value", lambda arrays: float("nan"))
+    monkeypatch.setattr(inception_score, "value", lambda params, arrays: float("nan"))
     with pytest.raises(RuntimeError, match="none of 5 coalitions could be measured; the first: .*property not finite"):
         utilities.measure(run, wanted())
     assert "property not finite: {'inception_score': nan}" in run.measured.read(keys(run, "retrain")[0])["error"]

@@ -1,4 +1,4 @@
-"""The command line: `cdlib run | status | check | report PARAMS`, the same as `python -m cdlib`."""
+"""The command line: `cdlib run | status | check | report | bench PARAMS`, the same as `python -m cdlib`."""
 
 import argparse
 import sys
@@ -17,10 +17,15 @@ def parser() -> argparse.ArgumentParser:
         ("status", "what is done, measured, missing and failed"),
         ("check", "check the parameters and print the plan"),
         ("report", "write one page with all tables, figures and notebooks"),
+        ("bench", "time steps of the full and the sparse model on this machine, without any data"),
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("file", type=Path, metavar="PARAMS", help="such as params/digits.yaml")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value for this time")
+        if name == "check":
+            command.add_argument("--without-data", action="store_true", help="look for no images: the plan as the paper has it")
+        if name == "bench":
+            command.add_argument("--steps", type=int, default=5, metavar="N", help="time the mean of N steps (5)")
         if name == "run":
             command.add_argument("--only", metavar="NN", help="run this notebook, done or not, such as 04")
             command.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it, done or not")
@@ -32,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from cdlib import run
 
     given = parser().parse_args(argv)
-    options = {"only": given.only, "start": given.start} if given.command == "run" else {}
+    options = {k: v for k, v in vars(given).items() if k not in ("command", "file", "set")}
     try:
         changes = {key: value for text in given.set for key, value in params.change(text).items()}
         getattr(run, given.command)(given.file, changes=changes, **options)

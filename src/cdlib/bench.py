@@ -1,11 +1,17 @@
-"""How long a step and an image take on this machine, from a few of them."""
+"""How long a step and an image take on this machine, from a few of them; and how much work a run is.
 
+Models have random weights here: their sizes and speeds are those of trained ones, and no data or pretrained part is needed.
+"""
+
+import contextlib
+import resource
 import time
 from dataclasses import replace
 
+import pandas as pd
 import torch
 
-from cdlib import families, machine, prune, recipes, sample
+from cdlib import families, machine, recipes
 from cdlib.machine import one_thread
 from cdlib.train import train
 
@@ -13,35 +19,62 @@ STEPS, WARM_UP = 5, 2
 
 
 def models(params: dict) -> tuple:
-    """The full model and the pruned one, with random weights: their sizes and speeds are those of trained ones."""
-    device = machine.device(params["device"])
-    full, sparse = (families.new(families.preset(params["model"]), 0, device) for _ in range(2))
-    prune.prune(sparse.unet, params["pruning_ratio"], sparse.example())
+    """The full model and the pruned one."""
+    config = families.preset(params["model"]) | {"noise_schedule": params["noise_schedule"]}
+    full, sparse = (families.new(config, 0, machine.device(params["device"])) for _ in range(2))
+    sparse.prune(params["pruning_ratio"])
     return full, sparse
 
 
-def seconds(params: dict, full, sparse) -> dict:
-    """Estimated seconds of one model by procedure, training and sampling together."""
-    n, steps = params["n_images"], params["sampling_steps"]
-    batch = min(n, params["sample_batch"])
+def seconds(params: dict, full, sparse, steps: int = STEPS) -> pd.DataFrame:
+    """Seconds of one training step, and of one sampling step of one image: columns train, sample; rows full, sparse.
+
+    Decoding latents is not counted.
+    """
+    how = replace(recipes.recipe(params, "finetune"), epochs=0)
+    batch, rows = min(params["n_images"], params["sample_batch"]), {}
+    with one_thread() if full.device == "cpu" else contextlib.nullcontext():
+        for name, model in (("full", full), ("sparse", sparse)):
+            x = model.initial_noise(range(how.batch_size))[:, None]
+            x = torch.stack([x, x], 2) if model.moments else x
+            step = _timed(lambda k, m=model, x=x: train(m, x, replace(how, steps=k), 0), steps, model.device)
+            draw = _timed(lambda k, m=model: _sample(m, batch, k, params["precision"]), steps, model.device)
+            rows[name] = {"train": step, "sample": draw / batch}
+    return pd.DataFrame(rows).T
+
+
+@torch.inference_mode()
+def _sample(model, batch: int, steps: int, precision: str):
+    """Some sampling steps of a batch of images."""
+    model.unet.eval()
+    x, t = model.initial_noise(range(batch)), torch.tensor(500, device=model.device)
+    with torch.autocast(model.device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"):
+        for _ in range(steps):
+            model.guided(x, t)
+
+
+def _timed(work, steps: int, device: str) -> float:
+    """Seconds of one step of `work(steps)`, after some to warm up."""
+    for n in (WARM_UP, steps) if steps > 1 else (steps,):
+        before = time.perf_counter()
+        work(n)
+        if device != "cpu":
+            torch.cuda.synchronize()
+    return (time.perf_counter() - before) / steps
+
+
+def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
+    """Estimated seconds of one model of everybody's images, by procedure, training and sampling together."""
+    drawn = params["n_images"] * params["sampling_steps"]
     found = {}
-    for procedure, model in (("retrain", full), ("finetune", full), ("sparse_finetune", sparse)):
+    for procedure, model in (("retrain", "full"), ("finetune", "full"), ("sparse_finetune", "sparse")):
         how = recipes.recipe(params, "train" if procedure == "retrain" else "finetune")
-        with one_thread():
-            step = _timed(lambda k, m=model, h=how: train(m, _images(m), replace(h, steps=k), 0), STEPS)
-            draw = _timed(lambda k, m=model: sample.draw(m, batch, k, batch, params["precision"]), STEPS)
-        found[procedure] = how.steps * step + steps * draw * n / batch
+        found[procedure] = how.n_steps(n_images) * each.train[model] + drawn * each["sample"][model]
     return found
 
 
-def _images(model) -> torch.Tensor:
-    c, side = model.config["in_channels"], model.config["sample_size"]
-    return torch.zeros(256, c, side, side, dtype=torch.uint8)
-
-
-def _timed(work, steps: int) -> float:
-    """Seconds of one step of `work(steps)`."""
-    work(WARM_UP)
-    before = time.perf_counter()
-    work(steps)
-    return (time.perf_counter() - before) / steps
+def peak_gb(device: str) -> float:
+    """Most memory that this process has held, in GB: on the GPU where the models are there."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

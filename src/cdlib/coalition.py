@@ -29,8 +29,8 @@ def measure(folder: str, params: dict, spec: dict):
         )
         values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else KEPT_IMAGES]}
         for name in spec["properties"]:
-            per_image = properties.named(name).per_image(folder, images)
-            values[name] = properties.named(name).value(per_image)
+            per_image = properties.named(name).per_image(folder, params, images)
+            values[name] = properties.named(name).value(params, per_image)
             arrays |= {f"{name}/{key}": array for key, array in per_image.items()}
     if not np.isfinite(list(values.values())).all():
         raise NotFinite(f"property not finite: {values}")
@@ -39,16 +39,16 @@ def measure(folder: str, params: dict, spec: dict):
 
 def _model(folder: Path, params: dict, spec: dict):
     """The model of a coalition: start weights, then trained on the coalition's images; nobody's model stays as it starts."""
-    data, device, start = stages.dataset(params), machine.device(params["device"]), START[spec["procedure"]]
-    ids = contributors.images_of(data.contributors, measured.members([spec["members"]])[0])
-    how, average = recipe(params, "finetune" if start else "train"), None
+    start, average = START[spec["procedure"]], None
+    ids = contributors.images_of(stages.dataset(params).contributors, measured.members([spec["members"]])[0])
+    how = recipe(params, "finetune" if start else "train")
     if start is None:
-        model = families.new(spec["model"], spec["seed"], device)
+        model = families.new(spec["model"], spec["seed"], machine.device(params["device"]), stages.frozen(folder, params))
     else:
         path = stages.path(folder, start)
         if families.whole(path)["digest"] != spec["start"]:
             raise Refused(f"{path}: another model since this coalition was asked for; run the notebook again")
-        model, average = families.continuing(path, device) if how.ema == "continued" else (families.load(path, device), None)
+        model, average = stages.started(folder, params, start)
     if len(ids):
-        train(model, data.images[ids], how, spec["seed"], average)
+        train(model, stages.inputs(folder, params, model, spec["dataset"]["digest"], ids), how, spec["seed"], average)
     return model

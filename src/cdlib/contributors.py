@@ -33,6 +33,11 @@ def images_of(table: pd.DataFrame, members: np.ndarray) -> np.ndarray:
 
 
 def group(table: pd.DataFrame) -> pd.Series:
-    """For each contributor, whether it is the only one to give its class: `alone` or `shares`, indexed by label."""
+    """The group of each contributor, for figures, indexed by label: the table's own column `group`, where it has one.
+
+    Else whether the contributor is the only one to give a class: `alone` or `shares`.
+    """
+    if "group" in table:
+        return table.groupby("contributor").group.first()
     givers = table.groupby("class").contributor.nunique()
     return table.groupby("contributor")["class"].agg(lambda c: "alone" if (givers[c.unique()] == 1).any() else "shares")

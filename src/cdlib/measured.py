@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
+from safetensors.numpy import save
 
 from cdlib.errors import Refused
 
@@ -34,6 +34,11 @@ def write_bytes(path: Path, data: bytes, durable: bool = True):
             file.flush()
             os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def save_arrays(arrays: dict) -> bytes:
+    """Arrays as safetensors, which writes their memory as it lies: in C order here, whatever their strides."""
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
 
 
 def canonical(value) -> bytes:

@@ -32,8 +32,17 @@ Method = Literal[
     "Sparsified-FT Shapley (Ours)",
 ]
 
+# What a property can be computed from.
+FEATURES = {
+    "inception_score": ("digits_classifier", "inception_v3"),
+    "cluster_entropy": ("pooled_pixels", "blip_vqa", "clip_b32", "clip_l14"),
+    "aesthetic_score": ("colourfulness", "laion_aesthetic"),
+}
+Feature = tuple(name for names in FEATURES.values() for name in names)
+
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
-EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
+PATHS = ("vqvae_path", "minisd_path", "blip_path", "clip_b32_path", "clip_l14_path", "inception_path", "aesthetic_path")
+EXECUTION = ("name", "executor", "workers", "device", "sample_batch", "data", *PATHS)
 
 
 class Params(BaseModel):
@@ -45,7 +54,11 @@ class Params(BaseModel):
     executor: Literal["serial", "processes"]
     workers: Count
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-    dataset: Literal["digits"]
+    dataset: Literal["digits", "faces", "painters", "cifar20", "celeba_hq", "artbench"]
+    data: str
+    classes: Literal["paper", "released"]
+    side_px: Positive
+    n_contributors: Count
     owners_per_class: Annotated[list[Positive], Field(min_length=1, max_length=10)]
     images_per_contributor: Positive
     assignment_seed: Count
@@ -53,9 +66,11 @@ class Params(BaseModel):
     train_steps: Positive
     train_lr: Rate
     train_schedule: Schedule
-    warmup_steps: Count
+    train_warmup_steps: Count
+    train_epochs: Count
+    noise_schedule: Literal["linear", "scaled_linear"]
     batch_size: Positive
-    optimizer: Literal["adam", "adamw"]
+    optimizer: Literal["adam", "adamw", "adam_8bit"]
     weight_decay: Annotated[float, Field(ge=0)]
     grad_clip: Annotated[float, Field(ge=0)]
     timesteps: Literal["uniform", "antithetic"]
@@ -63,8 +78,14 @@ class Params(BaseModel):
     ema_decay: Fraction
     horizontal_flip: bool
     precision: Literal["fp32", "bf16"]
+    compile: bool
     train_seed: Count
-    property: Literal["inception_score"]
+    property: Literal["inception_score", "cluster_entropy", "aesthetic_score"]
+    feature: Literal[Feature]
+    n_clusters: Annotated[int, Field(ge=2)]
+    n_reference: Positive
+    assignment: Literal["nearest_mean", "average_linkage"]
+    quantile: Fraction
     n_images: Positive
     sampling_steps: Annotated[int, Field(ge=1, le=1000)]
     sample_batch: Positive
@@ -74,6 +95,7 @@ class Params(BaseModel):
     prune_steps: Positive
     prune_lr: Rate
     prune_schedule: Schedule
+    prune_warmup_steps: Count
     n_coalitions: Positive
     n_paper_coalitions: Count
     n_finetune: Count
@@ -82,6 +104,7 @@ class Params(BaseModel):
     finetune_steps: Positive
     finetune_lr: Rate
     finetune_schedule: Schedule
+    finetune_warmup_steps: Count
     n_loo_seeds: Positive
     alphas: Annotated[list[Fraction], Field(min_length=1)]
     n_subsets: Annotated[int, Field(ge=3)]
@@ -90,12 +113,23 @@ class Params(BaseModel):
     keep_fraction: Fraction
     compared: Annotated[list[Method], Field(min_length=1)]
     n_counterfactual_seeds: Positive
+    vqvae_path: str
+    minisd_path: str
+    blip_path: str
+    clip_b32_path: str
+    clip_l14_path: str
+    inception_path: str
+    aesthetic_path: str
 
     @model_validator(mode="after")
     def _together(self):
-        n = sum(self.owners_per_class)
+        n = n_contributors(self.model_dump())
         wrong = {
             "owners_per_class": n < 2 and "must make at least 2 contributors",
+            "feature": self.feature not in FEATURES[self.property] and f"must be one of {', '.join(FEATURES[self.property])}",
+            "n_reference": self.property == "cluster_entropy"
+            and self.n_reference < self.n_clusters
+            and f"must be at least n_clusters ({self.n_clusters})",
             "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
             "n_coalitions": self.n_coalitions < 2 * n and f"must be at least {2 * n} for {n} contributors",
             "n_paper_coalitions": 0 < self.n_paper_coalitions < 2 * n and f"must be at least {2 * n} or 0 for {n} contributors",
@@ -116,6 +150,11 @@ class Params(BaseModel):
             return "0.5 must be one of them: Table 1 and Figure 2 are drawn there"
         small = [a for a in self.alphas if int(a * n + 1e-9) < 1]
         return f"{small[0]} of {n} contributors is nobody: must be at least {1 / n:.3g}" if small else ""
+
+
+def n_contributors(values: dict) -> int:
+    """N, known without reading any image."""
+    return values["n_contributors"] or sum(values["owners_per_class"])
 
 
 def check(values: dict, source: str) -> dict:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cdlib import coalitions
+from cdlib.params import n_contributors
 
 OURS = "Sparsified-FT Shapley (Ours)"
 PAPERS = "Sparsified-FT Shapley (paper's estimator)"
@@ -33,11 +34,6 @@ class Wanted:
 
     def __len__(self) -> int:
         return len(self.members)
-
-
-def n_contributors(params: dict) -> int:
-    """N, known without reading any image."""
-    return sum(params["owners_per_class"])
 
 
 def _crossed(purpose: str, members: np.ndarray, seeds) -> Wanted:

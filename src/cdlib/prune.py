@@ -1,4 +1,4 @@
-"""Structured magnitude pruning of a U-Net, and how a pruned one is built again.
+"""Structured magnitude pruning of a U-Net, how a pruned one is built again, and pruning of LoRA by rank.
 
 Channels that depend on each other (through skips, concatenations, normalisation) form groups, which Torch-Pruning's
 dependency graph finds; in each group the same fraction of channels is removed, those of least magnitude.
@@ -30,10 +30,13 @@ def n_removed(channels: int, blocks: int, ratio: float) -> int:
     return removed // blocks * blocks
 
 
-def _blocks(group) -> int:
-    """In how many equal blocks a group's channels lie: the groups of its GroupNorms."""
+def _blocks(group, heads: dict) -> int:
+    """In how many equal blocks a group's channels lie: the groups of its GroupNorms, the heads of its attention.
+
+    heads    number of heads of each layer that makes queries, keys or values
+    """
     found = [dep.target.module.num_groups for dep, _ in group if isinstance(dep.target.module, nn.GroupNorm)]
-    return math.lcm(*found)
+    return math.lcm(*found, heads.get(group[0].dep.target.module, 1))
 
 
 def _magnitude(group, channels: int) -> torch.Tensor:
@@ -74,10 +77,11 @@ def prune(unet: nn.Module, ratio: float, example: tuple, keep: tuple = ("conv_ou
 
     unet.eval()
     graph = tp.DependencyGraph().build_dependency(unet, example_inputs=example)
+    heads = {layer: a.heads for a in unet.modules() if isinstance(a, Attention) for layer in (a.to_q, a.to_k, a.to_v)}
     ignored = [unet.get_submodule(name) for name in keep]
     for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=list(PRUNED)):
         channels = len(group[0].idxs)
-        blocks = _blocks(group)
+        blocks = _blocks(group, heads)
         removed = _least(_magnitude(group, channels), blocks, n_removed(channels, blocks, ratio))
         if removed:
             root, handler = group[0].dep.target.module, group[0].dep.handler
@@ -118,3 +122,36 @@ def reshape(unet: nn.Module, tensors: dict):
         else:
             module.num_channels = len(module.weight)
     synchronise(unet)
+
+
+def lora(tensors: dict, ratio: float) -> dict:
+    """LoRA matrices without the pairs of least magnitude, until the fraction `ratio` of their parameters is gone.
+
+    tensors    name.lora_A.weight [r, in], name.lora_B.weight [out, r] -> the same with smaller r; a layer of rank 0 is left out
+
+    The magnitude of pair i is (|A_i|^2 + |B_i|^2) / 2 over the mean of its layer; all layers' pairs are ranked together.
+    Differs: the released code's `pruning_ratio` is the fraction kept, and it counts every pair as twice its input's width;
+    here the sizes are exact.
+    """
+    layers = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]
+    pairs = []
+    for layer in layers:
+        a, b = tensors[f"{layer}.lora_A.weight"].float(), tensors[f"{layer}.lora_B.weight"].float()
+        magnitude = (a.pow(2).sum(1) + b.pow(2).sum(0)) / 2
+        pairs += [(m, layer, i, a.shape[1] + b.shape[0]) for i, m in enumerate((magnitude / magnitude.mean()).tolist())]
+    left, limit, gone = sum(size for *_, size in pairs), (1 - ratio) * sum(size for *_, size in pairs), set()
+    for _, layer, i, size in sorted(pairs, key=lambda pair: pair[0]):
+        if left <= limit:
+            break
+        gone.add((layer, i))
+        left -= size
+    kept = {layer: [i for i in range(len(tensors[f"{layer}.lora_A.weight"])) if (layer, i) not in gone] for layer in layers}
+    return {
+        name: part
+        for layer, rows in kept.items()
+        if rows
+        for name, part in (
+            (f"{layer}.lora_A.weight", tensors[f"{layer}.lora_A.weight"][rows].clone()),
+            (f"{layer}.lora_B.weight", tensors[f"{layer}.lora_B.weight"][:, rows].clone()),
+        )
+    }

@@ -8,20 +8,22 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained; batches are drawn with replacement.
+    """How a model is trained.
 
     steps            gradient steps
     lr               peak learning rate
     schedule         constant | cosine | one_cycle: from lr / 25 up for 30 % of the steps, then down to zero, with Adam's
                      first moment cycled the other way (torch's OneCycleLR)
     batch_size       images in a step
-    optimizer        adam | adamw; weight_decay is L2 in the former, decoupled in the latter
+    optimizer        adam | adamw | adam_8bit; weight_decay is decoupled in adamw, L2 in the others
     warmup_steps     linear warm-up of constant and cosine
     grad_clip        largest gradient norm; 0 does not clip
     timesteps        uniform, as in eq. 1 | antithetic: t and 999 - t in one batch, the same expectation with less noise
     ema              none | fresh: average from the start weights on | continued: go on with the start model's average
     ema_decay        cap of the average's decay (1 + k) / (10 + k)
     horizontal_flip  flip half of the images
+    epochs           passes over the images, in a new order each, which decide the steps; 0: `steps`, drawn with replacement
+    compile          let torch.compile the network
     precision        fp32 | bf16 (autocast)
 
     Differs: the paper's text mentions neither antithetic timesteps nor an average of the weights; the released code always
@@ -41,6 +43,12 @@ class Recipe:
     ema_decay: float = 0.9999
     horizontal_flip: bool = False
     precision: str = "fp32"
+    epochs: int = 0
+    compile: bool = False
+
+    def n_steps(self, n_images: int) -> int:
+        """Gradient steps on so many images."""
+        return self.epochs * -(-n_images // self.batch_size) or self.steps
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -48,7 +56,8 @@ class Recipe:
 
 def recipe(params: dict, stage: str) -> Recipe:
     """How a model is trained at a stage: `train`, `prune` or `finetune`, the prefix of its own parameters."""
-    shared = ("batch_size", "optimizer", "weight_decay", "warmup_steps", "grad_clip", "timesteps")
-    shared += ("ema", "ema_decay", "horizontal_flip", "precision")
-    own = {name: params[f"{stage}_{name}"] for name in ("steps", "lr", "schedule")}
-    return Recipe(**own, **{name: params[name] for name in shared})
+    shared = ("batch_size", "optimizer", "weight_decay", "grad_clip", "timesteps")
+    shared += ("ema", "ema_decay", "horizontal_flip", "precision", "compile")
+    own = {name: params[f"{stage}_{name}"] for name in ("steps", "lr", "schedule", "warmup_steps")}
+    epochs = params["train_epochs"] if stage == "train" else 0
+    return Recipe(**own, epochs=epochs, **{name: params[name] for name in shared})

@@ -13,4 +13,4 @@ def draw(model, n_images: int, steps: int, batch: int, precision: str = "fp32") 
     model.unet.eval()
     with torch.autocast(model.device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"):
         parts = [model.draw(range(k, min(k + batch, n_images)), steps) for k in range(0, n_images, batch)]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).contiguous().numpy()

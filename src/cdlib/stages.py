@@ -2,6 +2,7 @@
 
 models/full.safetensors      trained on everybody's images
 models/sparse.safetensors    the full model pruned, then fine-tuned on everybody's images
+models/inputs.safetensors    latents of the images, of the families that train on latents
 
 What brings torch and diffusers is imported where a model is made: notebooks that only ask for paths start in a second.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import datasets, families, machine, measured, store
+from cdlib import datasets, families, machine, measured, pretrained, store
 from cdlib.errors import Refused
 from cdlib.progress import Progress
 from cdlib.recipes import Recipe, recipe
@@ -22,13 +23,93 @@ from cdlib.recipes import Recipe, recipe
 
 def dataset(params: dict) -> datasets.Dataset:
     """The run's images and contributors, read once in a process."""
-    names = ("dataset", "owners_per_class", "images_per_contributor", "assignment_seed")
-    return _dataset(measured.canonical({n: params[n] for n in names}))
+    return _dataset(measured.canonical({n: params[n] for n in datasets.NAMES}))
 
 
 @lru_cache(maxsize=2)
 def _dataset(names: bytes) -> datasets.Dataset:
     return datasets.load(json.loads(names))
+
+
+def frozen(folder: Path, params: dict) -> Path | None:
+    """Folder of the part of the model that is not trained; None when there is none.
+
+    Raises Refused when it is pretrained and cannot be found.
+    """
+    name = families.preset(params["model"]).get("frozen")
+    if name in pretrained.PARTS:
+        return pretrained.find(name, params)
+    return folder / "models" / name if name else None
+
+
+def config(folder: Path, params: dict) -> dict:
+    """What the run's model is built from. Raises Refused when its frozen part is not there."""
+    found, place = families.preset(params["model"]), frozen(folder, params)
+    if "network" in found:
+        found["noise_schedule"] = params["noise_schedule"]
+    if place and not place.is_dir():
+        raise Refused(f"{place}: not there; run the notebook that makes it: 02_train")
+    return found | ({"frozen_digest": _frozen_digest(place, found["frozen"])} if place else {})
+
+
+def _frozen_digest(place: Path, name: str) -> str:
+    return pretrained.digest(place, name if name in pretrained.PARTS else None)
+
+
+def base(run: store.Run) -> dict:
+    """Make the frozen part of the model, when it is one that the run makes itself and has not yet; returns what it is."""
+    place = frozen(run.folder, run.params)
+    if place is None:
+        return {"frozen": "nothing: all of the network is trained"}
+    if not place.is_dir():
+        from cdlib import bases
+
+        progress = Progress(f"{place.name}, step", bases.BASES[place.name][1], run.path("progress.json"))
+        bases.make(place.name, place, progress.step)
+    return {"frozen": place.name, "digest": pretrained.digest(place)}
+
+
+def inputs(folder: Path, params: dict, model, digest: str, ids: np.ndarray):
+    """What a model is trained on, of the images with these ids: float [n, V, ...] (model.prepare).
+
+    What takes a network to compute is computed once for all images and kept: models/inputs.safetensors.
+
+    digest    the dataset's
+    """
+    import torch
+    from safetensors.torch import save
+
+    if not model.encodes:
+        return model.prepare(dataset(params).images[ids], params["horizontal_flip"])
+    file = folder / "models" / "inputs.safetensors"
+    origin = {"dataset": digest, "frozen": model.config["frozen_digest"], "flip": str(params["horizontal_flip"])}
+    found = _inputs(file, json.dumps(origin, sort_keys=True))
+    if found is None:
+        data = dataset(params)
+        given = np.unique(data.contributors.image)
+        tensors = {"x": model.prepare(data.images[given], params["horizontal_flip"]), "image": torch.from_numpy(given)}
+        measured.write_bytes(file, save(tensors, metadata={"origin": json.dumps(origin, sort_keys=True)}))
+        found = _inputs(file, json.dumps(origin, sort_keys=True))
+    x, given = found
+    return x[np.searchsorted(given, ids)]
+
+
+def _inputs(file: Path, origin: str):
+    """The kept inputs and their image ids, when they have this origin."""
+    if not file.is_file():
+        return None
+    stat = file.stat()
+    return _read_inputs(file, origin, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read_inputs(file: Path, origin: str, mtime_ns: int, size: int):
+    from safetensors import SafetensorError, safe_open
+
+    with contextlib.suppress(SafetensorError), safe_open(file, "pt") as kept:  # one that is not whole is made again
+        if kept.metadata()["origin"] == origin:
+            return kept.get_tensor("x"), kept.get_tensor("image").numpy()
+    return None
 
 
 def path(folder: Path, name: str) -> Path:
@@ -38,7 +119,8 @@ def path(folder: Path, name: str) -> Path:
 
 def full(run: store.Run) -> dict:
     """Train the full model, unless this run has it; returns what stands beside it, with the losses."""
-    model = families.new(families.preset(run["model"]), run["train_seed"], machine.device(run["device"]))
+    built, device = config(run.folder, run.params), machine.device(run["device"])
+    model = families.new(built, run["train_seed"], device, frozen(run.folder, run.params))
     how = recipe(run.params, "train")
     origin = {"recipe": how.as_dict(), "model": model.config, "seed": run["train_seed"], "dataset": dataset(run.params).digest()}
     return _keep(run, "full", origin, lambda: model, how)
@@ -63,12 +145,29 @@ def pruned(run: store.Run):
     The weights that are pruned are those that would be trained on: the raw ones when an average is continued, as in the
     released code, the evaluated ones otherwise.
     """
-    from cdlib import prune
-
-    load = families.continuing if run["ema"] == "continued" else lambda *a: (families.load(*a), None)
-    model, _ = load(path(run.folder, "full"), machine.device(run["device"]))
-    prune.prune(model.unet, run["pruning_ratio"], model.example())
+    model, _ = started(run.folder, run.params, "full")
+    model.prune(run["pruning_ratio"])
     return model
+
+
+def load(folder: Path, params: dict, name: str):
+    """The `full` or the `sparse` model, as it is evaluated."""
+    return families.load(path(folder, name), machine.device(params["device"]), _same_frozen(folder, params, name))
+
+
+def started(folder: Path, params: dict, name: str) -> tuple:
+    """The `full` or the `sparse` model to train on, and its average where that is continued (else None)."""
+    if params["ema"] != "continued":
+        return load(folder, params, name), None
+    return families.continuing(path(folder, name), machine.device(params["device"]), _same_frozen(folder, params, name))
+
+
+def _same_frozen(folder: Path, params: dict, name: str) -> Path | None:
+    """Folder of the frozen part. Raises Refused when it is not the one that this model was trained with."""
+    place, trained_with = frozen(folder, params), families.whole(path(folder, name))["config"].get("frozen_digest")
+    if place and config(folder, params)["frozen_digest"] != trained_with:
+        raise Refused(f"{path(folder, name)}: was trained with another {place.name}; run 02_train again, or name that one")
+    return place
 
 
 def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
@@ -82,17 +181,19 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
             return about
     data = dataset(run.params)
     model, everybody = start(), np.unique(data.contributors.image)
-    progress = Progress(f"{name} model, step", how.steps, run.path("progress.json"))
-    before = time.perf_counter()
     with machine.one_thread():
-        trained = train(model, data.images[everybody], how, run["train_seed"], progress=progress.step)
+        x = inputs(run.folder, run.params, model, data.digest(), everybody)
+        progress = Progress(f"{name} model, step", how.n_steps(len(x)), run.path("progress.json"))
+        before = time.perf_counter()
+        trained = train(model, x, how, run["train_seed"], progress=progress.step)
+        seconds = time.perf_counter() - before
     return families.save(
         model,
         path(run.folder, name),
         {
             "origin": origin,
             "recipe": how.as_dict(),
-            "train_seconds": time.perf_counter() - before,
+            "train_seconds": seconds,
             "ema_step": trained.ema_step,
             "device": machine.device_name(model.device),
             "losses": [float(f"{v:.6g}") for v in trained.losses],

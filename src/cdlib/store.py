@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
 from cdlib import done, params, paths
 from cdlib.errors import Refused
-from cdlib.measured import Measured, versions, write_bytes
+from cdlib.measured import Measured, save_arrays, versions, write_bytes
 
 
 def revision() -> str:

@@ -4,6 +4,7 @@ They differ by start weights, images and recipe only (section 3.2: "the diffusio
 model is used for all fine-tuning").
 """
 
+import importlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from cdlib import seeds
+from cdlib.errors import Refused
 from cdlib.recipes import Recipe
 
 
@@ -19,19 +21,39 @@ class NotFinite(ArithmeticError):
     """A loss or a property was NaN or infinite."""
 
 
-def _optimizer(parameters, recipe: Recipe, device: str):
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[recipe.optimizer](parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+def _optimizer(parameters, recipe: Recipe, steps: int):
+    how = dict(lr=recipe.lr, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "adam_8bit":
+        optimizer = eight_bit().Adam8bit(parameters, **how)
+    else:
+        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, fused=True, **how)
     if recipe.schedule == "one_cycle":
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps)
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps)
     kind = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-    return optimizer, get_scheduler(kind, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=recipe.steps)
+    return optimizer, get_scheduler(kind, optimizer, num_warmup_steps=recipe.warmup_steps, num_training_steps=steps)
 
 
-def _timesteps(n: int, recipe: Recipe, draw: torch.Generator) -> torch.Tensor:
+def eight_bit():
+    """The optimisers of bitsandbytes, whose state takes a quarter of the memory. Raises Refused without that package."""
+    try:
+        return importlib.import_module("bitsandbytes").optim
+    except ImportError:
+        raise Refused("optimizer: 'adam_8bit': needs bitsandbytes: uv pip install bitsandbytes, or write adam") from None
+
+
+def _batches(n: int, recipe: Recipe, draw: torch.Generator, device: str):
+    """Rows of each step's images: drawn with replacement, or by passes."""
+    if not recipe.epochs:
+        for _ in range(recipe.steps):
+            yield torch.randint(0, n, (recipe.batch_size,), generator=draw, device=device)
+    for _ in range(recipe.epochs):
+        yield from torch.randperm(n, generator=draw, device=device).split(recipe.batch_size)
+
+
+def _timesteps(n: int, recipe: Recipe, draw: torch.Generator, device: str) -> torch.Tensor:
     if recipe.timesteps == "uniform":
-        return torch.randint(0, 1000, (n,), generator=draw)
-    half = torch.randint(0, 1000, ((n + 1) // 2,), generator=draw)
+        return torch.randint(0, 1000, (n,), generator=draw, device=device)
+    half = torch.randint(0, 1000, ((n + 1) // 2,), generator=draw, device=device)
     return torch.cat([half, 999 - half])[:n]
 
 
@@ -49,32 +71,31 @@ class Trained:
     ema_step: int
 
 
-def train(model, images, recipe: Recipe, seed: int, average: EMAModel | None = None, progress=None) -> Trained:
+def train(model, x: torch.Tensor, recipe: Recipe, seed: int, average: EMAModel | None = None, progress=None) -> Trained:
     """Train a model in place; with an average (ema), the model ends with the averaged weights.
 
-    images      uint8 [T, C, H, W]
+    x           float [T, V, ...]: prepared images (model.prepare), V views of each
     average     the start model's average, for ema = continued (families.continuing)
     progress    called after each step
 
-    Raises NotFinite.
+    All random numbers are drawn on the model's device, and nothing in the loop waits for it. Raises NotFinite.
     """
-    draw = torch.Generator().manual_seed(seeds.number(seed, "training"))
-    x = model.prepare(images)
-    parameters = [p for p in model.unet.parameters() if p.requires_grad]
-    optimizer, schedule = _optimizer(parameters, recipe, model.device)
+    device = model.device
+    draw = torch.Generator(device).manual_seed(seeds.number(seed, "training"))
+    x, parameters, steps = x.to(device), model.parameters(), recipe.n_steps(len(x))
+    optimizer, schedule = _optimizer(parameters, recipe, steps)
     if recipe.ema == "fresh" or (recipe.ema == "continued" and average is None):
         average = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=False)
+    if recipe.compile:
+        model.unet.compile()
     losses = []
     model.unet.train()
-    for _ in range(recipe.steps):
-        rows = torch.randint(0, len(x), (recipe.batch_size,), generator=draw)
-        t = _timesteps(len(rows), recipe, draw).to(model.device)
-        batch = x[rows.to(model.device)]
-        noise = torch.randn(batch.shape, generator=draw).to(model.device)
-        if recipe.horizontal_flip:
-            flip = torch.rand(len(rows), generator=draw).to(model.device) < 0.5
-            batch = torch.where(flip[:, None, None, None], batch.flip(-1), batch)
-        with torch.autocast(model.device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
+    for rows in _batches(len(x), recipe, draw, device):
+        t = _timesteps(len(rows), recipe, draw, device)
+        views = torch.randint(0, x.shape[1], (len(rows),), generator=draw, device=device) if x.shape[1] > 1 else 0
+        batch = model.batch(x[rows, views], draw)
+        noise = torch.randn(batch.shape, generator=draw, device=device)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = model.loss(batch, t, noise)
         loss.backward()
         if recipe.grad_clip:
@@ -89,7 +110,7 @@ def train(model, images, recipe: Recipe, seed: int, average: EMAModel | None = N
             progress()
     losses = torch.stack(losses).cpu().numpy() if losses else np.zeros(0, np.float32)
     if not np.isfinite(losses).all():
-        raise NotFinite(f"the loss of step {int(np.argmin(np.isfinite(losses))) + 1} of {recipe.steps} is not finite")
+        raise NotFinite(f"the loss of step {int(np.argmin(np.isfinite(losses))) + 1} of {steps} is not finite")
     if recipe.ema == "none":
         return Trained(losses, {}, 0)
     raw = {name: tensor.detach().clone() for name, tensor in model.state().items()}

@@ -37,12 +37,12 @@ def context(run: store.Run, procedure: str) -> dict:
         "version": VERSION,
         "device": machine.device(p["device"]).split(":")[0],
         "dataset": {"name": p["dataset"], "digest": stages.dataset(p).digest()},
-        "model": families.preset(p["model"]),
+        "model": stages.config(run.folder, p),
         "procedure": procedure,
         "recipe": recipe(p, "finetune" if start else "train").as_dict(),
         "start": about["digest"] if about else "random",
         "sampler": {"n_images": p["n_images"], "steps": p["sampling_steps"]},
-        "properties": {p["property"]: properties.named(p["property"]).settings(run.folder)},
+        "properties": {p["property"]: properties.named(p["property"]).settings(run.folder, p)},
     }
 
 

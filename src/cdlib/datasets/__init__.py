@@ -1,22 +1,25 @@
 """Images and who gave them, one module for each dataset.
 
-A dataset module has two functions of the parameters:
+A dataset module has three functions of the parameters:
 
+    planned(params)    how many contributors and images there are to be, without touching any file
     check(params)      refuses, before any work, what cannot be assigned
-    load(params)       Dataset: the images, and who gave which
+    load(params)       the images, and who gave which (Dataset)
 
 One more dataset is one more module and one line in DATASETS.
 """
 
 import hashlib
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 
-from cdlib.datasets import digits
-
-DATASETS = {"digits": digits}
+DATASETS = ("digits", "faces", "painters", "cifar20", "celeba_hq", "artbench")
+# The parameters that decide which images there are, and who gave them.
+NAMES = ("dataset", "data", "classes", "side_px", "n_contributors", "assignment_seed")
+NAMES += ("owners_per_class", "images_per_contributor")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Dataset:
     """Images and who gave them.
 
     images          uint8 [T, C, H, W], 0..255; row t is image id t
-    contributors    frame of image (id), contributor (label), class (label of what is on it): the images that were given
+    contributors    frame of image (id), contributor (label), class (label of what is on it): the images that were given;
+                    perhaps group (a word for kinds of contributors, to be told apart in figures)
     """
 
     images: np.ndarray
@@ -34,15 +38,25 @@ class Dataset:
         """A hash of the images that were given and who gave them, whatever the order of the rows."""
         rows = self.contributors.sort_values("image")
         found = hashlib.sha256(rows[["image", "contributor"]].to_csv(index=False).encode())
-        found.update(np.ascontiguousarray(self.images[rows.image]).tobytes())
+        for image in rows.image:
+            found.update(np.ascontiguousarray(self.images[image]))
         return found.hexdigest()[:16]
+
+
+def _module(params: dict):
+    return import_module(f"cdlib.datasets.{params['dataset']}")
 
 
 def load(params: dict) -> Dataset:
     """The dataset that the parameters name."""
-    return Dataset(*DATASETS[params["dataset"]].load(params))
+    return Dataset(*_module(params).load(params))
+
+
+def planned(params: dict) -> tuple[int, int]:
+    """How many contributors and images there are to be, without touching any file."""
+    return _module(params).planned(params)
 
 
 def check(params: dict):
     """Refuse parameters that this dataset cannot meet. Raises Refused."""
-    DATASETS[params["dataset"]].check(params)
+    _module(params).check(params)

@@ -36,6 +36,12 @@ def check(params: dict):
         raise Refused(f"owners_per_class: {params['owners_per_class']}: must make at least 2 contributors")
 
 
+def planned(params: dict) -> tuple[int, int]:
+    """How many contributors and images there are to be."""
+    n = sum(params["owners_per_class"])
+    return n, n * params["images_per_contributor"]
+
+
 def load(params: dict) -> tuple[np.ndarray, pd.DataFrame]:
     """Images, and who gave which: contributor `3` alone gives threes, `7a`, `7b` and `7c` share the sevens."""
     check(params)

@@ -2,10 +2,13 @@
 
 A family is a class whose instances have
 
-    unet                              the network that is trained
-    loss(images, timesteps, noise)    the training loss of a batch (eq. 1), a scalar tensor
-    draw(indices, steps)              images for image indices, uint8 [B, C, H, W]
-    config                            plain values from which `new` builds the same network again
+    unet                           the network; parameters() of it are trained, state() and load_state(tensors) are those
+    prepare(images, flip)          what is trained on, float [T, views, ...]; kept by the run when `encodes`
+    batch(x, generator)            what noise is added to, from prepared images [B, ...]
+    loss(x, timesteps, noise)      the training loss of a batch (eq. 1), a scalar tensor
+    draw(indices, steps)           images for image indices, uint8 [B, C, H, W]
+    prune(ratio)                   removes the fraction `ratio` of what can be trained, in place
+    config                         plain values from which `new` builds the same network again
 
 and `save` / `load` of this module. One more family is one more module and one line in FAMILIES. Torch and diffusers are
 imported where a model is made: who only asks for names and files starts in a second.
@@ -20,14 +23,14 @@ from cdlib import measured
 from cdlib.errors import Refused
 from cdlib.families.presets import PRESETS
 
-FAMILIES = {"pixel": "Pixel"}  # module -> class
+FAMILIES = {"pixel": "Pixel", "latent": "Latent", "text_to_image": "TextToImage"}  # module -> class
 
 
 def preset(name: str) -> dict:
     """The configuration of a model by its name in the parameter file. Raises Refused when there is none."""
     if name not in PRESETS:
         raise Refused(f"model: {name!r}: must be one of {', '.join(PRESETS)}")
-    return dict(PRESETS[name])
+    return {key: value for key, value in PRESETS[name].items() if key != "minutes"}
 
 
 def _family(config: dict):
@@ -35,14 +38,17 @@ def _family(config: dict):
     return getattr(import_module(f"cdlib.families.{config['family']}"), FAMILIES[config["family"]])
 
 
-def new(config: dict, seed: int, device: str = "cpu"):
-    """A randomly initialised model; the same seed gives the same weights."""
-    return _family(config).new(config, seed, device)
+def new(config: dict, seed: int, device: str = "cpu", frozen: Path | None = None):
+    """A randomly initialised model; the same seed gives the same weights.
+
+    frozen    folder of the part that is not trained, in diffusers' layout, of the families that have one
+    """
+    return _family(config).new(config, seed, device, frozen)
 
 
-def restore(config: dict, tensors: dict, device: str = "cpu"):
+def restore(config: dict, tensors: dict, device: str = "cpu", frozen: Path | None = None):
     """A model with saved tensors, whose shapes tell how it was pruned."""
-    return _family(config).restore(config, tensors, device)
+    return _family(config).restore(config, tensors, device, frozen)
 
 
 def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
@@ -84,32 +90,32 @@ def whole(path: Path) -> dict:
     return state
 
 
-def load(path: Path, device: str = "cpu"):
+def load(path: Path, device: str = "cpu", frozen: Path | None = None):
     """A saved model, bit for bit. Pruned models are rebuilt from the shapes of their tensors.
 
     Raises Refused when the file is missing or not the one that was saved.
     """
-    return _restore(path, device)[0]
+    return _restore(path, device, frozen)[0]
 
 
-def continuing(path: Path, device: str = "cpu"):
+def continuing(path: Path, device: str = "cpu", frozen: Path | None = None):
     """A saved model with its raw weights, and its average (EMAModel) where it stopped; the average is None without one."""
     from diffusers.training_utils import EMAModel
 
-    model, raw, state = _restore(path, device)
+    model, raw, state = _restore(path, device, frozen)
     if not raw:
         return model, None
-    average = EMAModel([p for p in model.unet.parameters() if p.requires_grad], decay=state["recipe"]["ema_decay"])
+    average = EMAModel(model.parameters(), decay=state["recipe"]["ema_decay"])
     average.optimization_step = state["ema_step"]
-    model.unet.load_state_dict(raw, strict=True)
+    model.load_state(raw)
     return model, average
 
 
-def _restore(path: Path, device: str):
+def _restore(path: Path, device: str, frozen: Path | None):
     """The model, its raw weights (empty without an average), and what stands beside it."""
     from safetensors.torch import load as load_tensors
 
     state = whole(path)
     tensors = load_tensors(path.read_bytes())
     raw = {name.removeprefix("raw."): tensors.pop(name) for name in list(tensors) if name.startswith("raw.")}
-    return restore(state["config"], tensors, device), raw, state
+    return restore(state["config"], tensors, device, frozen), raw, state

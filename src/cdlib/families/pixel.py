@@ -1,6 +1,8 @@
 """Diffusion in pixel space: a U-Net that predicts the noise (DDPM), sampled by DDIM.
 
-B  images in a batch        pixels are in [-1, 1] inside the model and uint8 outside
+B  images in a batch        T  images        V  views of each: 2 (the image and its mirror) when half are flipped, else 1
+
+Pixels are in [-1, 1] inside the model and uint8 outside.
 """
 
 import torch
@@ -8,52 +10,82 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
 from cdlib import prune, seeds
 
-BETAS = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
 NOISE_SEED = 0
+SCHEDULES = {
+    "linear": dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02),
+    "scaled_linear": dict(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195),
+}
 
 
 class Pixel:
     """A DDPM over pixels.
 
     unet      UNet2DModel: (float [B, C, H, W], int [B]) -> predicted noise [B, C, H, W]
-    config    keyword arguments of UNet2DModel, and the family's name
+    config    a preset (families.presets), with `noise_schedule`: linear | scaled_linear
     """
 
-    def __init__(self, unet: UNet2DModel, config: dict, device: str = "cpu"):
-        self.unet, self.config, self.device = unet.to(device), config, device
-        self.forward_process = DDPMScheduler(**BETAS)
+    encodes = False  # what is trained on is made from the images in no time, so it is not kept
+    moments = False  # what is trained on is not a mean and a standard deviation
+
+    def __init__(self, unet: UNet2DModel, config: dict, device: str = "cpu", frozen=None):
+        self.unet, self.config, self.device, self.frozen = unet.to(device), config, device, frozen
+        if device != "cpu":
+            self.unet.to(memory_format=torch.channels_last)
+        self.betas = SCHEDULES[config["noise_schedule"]]
+        self.forward_process = DDPMScheduler(**self.betas)
 
     @classmethod
-    def new(cls, config: dict, seed: int, device: str = "cpu") -> "Pixel":
+    def new(cls, config: dict, seed: int, device: str = "cpu", frozen=None) -> "Pixel":
         """Randomly initialised, by torch's own initialisation."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.number(seed, "weights"))
-            unet = UNet2DModel(**{k: v for k, v in config.items() if k != "family"})
-        return cls(unet, config, device)
+            unet = UNet2DModel(**config["network"])
+        return cls(unet, config, device, frozen)
 
     @classmethod
-    def restore(cls, config: dict, tensors: dict, device: str = "cpu") -> "Pixel":
+    def restore(cls, config: dict, tensors: dict, device: str = "cpu", frozen=None) -> "Pixel":
         """From saved tensors, whose shapes tell how the network was pruned."""
-        model = cls.new(config, seed=0)
+        model = cls.new(config, seed=0, frozen=frozen)
         prune.reshape(model.unet, tensors)
         model.unet.load_state_dict(tensors, strict=True)
-        return cls(model.unet, config, device)
+        return cls(model.unet, config, device, frozen)
+
+    def parameters(self) -> list:
+        """What is trained: all of the U-Net."""
+        return list(self.unet.parameters())
 
     def state(self) -> dict:
         """The weights by name."""
         return self.unet.state_dict()
 
+    def load_state(self, tensors: dict):
+        """Take other weights of the same shapes."""
+        self.unet.load_state_dict(tensors, strict=True)
+
     def n_parameters(self) -> int:
-        return sum(p.numel() for p in self.unet.parameters())
+        return sum(p.numel() for p in self.parameters())
 
-    def example(self) -> tuple:
+    def prune(self, ratio: float):
+        """Remove the fraction `ratio` of the channels, in place."""
+        prune.prune(self.unet, ratio, self._example())
+
+    def noise_shape(self) -> tuple:
+        """C, H, W of what noise is added to."""
+        network = self.config["network"]
+        return network["in_channels"], network["sample_size"], network["sample_size"]
+
+    def _example(self) -> tuple:
         """Inputs of one forward pass."""
-        c, side = self.config["in_channels"], self.config["sample_size"]
-        return torch.zeros(1, c, side, side, device=self.device), torch.ones(1, dtype=torch.long, device=self.device)
+        return torch.zeros(1, *self.noise_shape(), device=self.device), torch.ones(1, dtype=torch.long, device=self.device)
 
-    def prepare(self, images) -> torch.Tensor:
-        """What is trained on: uint8 [T, C, H, W] -> float [T, C, H, W] in [-1, 1], on the model's device."""
-        return torch.as_tensor(images).to(self.device).float() / 127.5 - 1
+    def prepare(self, images, flip: bool = False) -> torch.Tensor:
+        """What is trained on: uint8 [T, C, H, W] -> float [T, V, C, H, W] in [-1, 1], on the CPU."""
+        x = torch.as_tensor(images).float() / 127.5 - 1
+        return torch.stack([x, x.flip(-1)], 1) if flip else x[:, None]
+
+    def batch(self, x: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """What noise is added to, from prepared images [B, ...]; here the same."""
+        return x
 
     def loss(self, x: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Mean squared error of the predicted noise (eq. 1), over the batch and the pixels.
@@ -62,26 +94,35 @@ class Pixel:
         timesteps    int [B], 0..999
         """
         noisy = self.forward_process.add_noise(x, noise, timesteps)
-        return torch.nn.functional.mse_loss(self.unet(noisy, timesteps).sample.float(), noise)
+        return torch.nn.functional.mse_loss(self.predict(noisy, timesteps).float(), noise)
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The noise in float [B, C, H, W] at timesteps int [B] or []."""
+        return self.unet(noisy, timesteps).sample
+
+    def guided(self, noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """The noise that sampling takes away."""
+        return self.predict(noisy, timestep)
+
+    def solver(self):
+        """DDIM without added noise. Source: Song et al. 2020 (eta = 0), appendix B."""
+        return DDIMScheduler(**self.betas)
 
     def initial_noise(self, indices) -> torch.Tensor:
         """x_T of each image index, [B, C, H, W]: the same for every model, whatever the batch."""
-        c, side = self.config["in_channels"], self.config["sample_size"]
-        draws = [
-            torch.randn(c, side, side, generator=torch.Generator().manual_seed(seeds.number(NOISE_SEED, "image", int(i))))
-            for i in indices
-        ]
-        return torch.stack(draws).to(self.device)
+        generators = [torch.Generator().manual_seed(seeds.number(NOISE_SEED, "image", int(i))) for i in indices]
+        return torch.stack([torch.randn(self.noise_shape(), generator=g) for g in generators]).to(self.device)
 
     @torch.inference_mode()
     def draw(self, indices, steps: int) -> torch.Tensor:
-        """Images for image indices, by DDIM without added noise: uint8 [B, C, H, W], on the CPU.
-
-        Source: Song et al. 2020 (DDIM, eta = 0), appendix B.
-        """
-        solver = DDIMScheduler(**BETAS)
+        """Images for image indices, in so many steps of the solver: uint8 [B, C, H, W], on the CPU."""
+        solver = self.solver()
         solver.set_timesteps(steps)
         x = self.initial_noise(indices)
         for t in solver.timesteps:
-            x = solver.step(self.unet(x, t.to(self.device)).sample.float(), t, x).prev_sample
-        return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+            x = solver.step(self.guided(x, t.to(self.device)).float(), t, x).prev_sample
+        return ((self.decode(x).float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixels in [-1, 1] of what was denoised; here the same."""
+        return x

@@ -2,20 +2,29 @@
 
 A property module has
 
-    prepare(folder, params)   makes what the property needs, once, in <folder>/models; returns what is worth showing
-    settings(folder)          what can change the value, for the key of a measured coalition
-    per_image(folder, images) uint8 [n, C, H, W] -> name -> array [n, ...], kept with each measured coalition
-    value(arrays)             those arrays -> float
+    prepare(folder, params)             makes what the property needs, once, in <folder>/models; returns what is worth showing
+    settings(folder, params)            what can change the value, for the key of a measured coalition
+    per_image(folder, params, images)   uint8 [n, C, H, W] -> name -> array [n, ...], kept with each measured coalition
+    value(params, arrays)               those arrays -> float
 
 Because the arrays are kept, a property can be bootstrapped or recomputed without any model. One more property is one more
-module and one line in PROPERTIES.
+module and its name in params.FEATURES, with what it can be computed from (module features).
 """
 
-from cdlib.properties import inception_score
-
-PROPERTIES = {"inception_score": inception_score}
+from importlib import import_module
+from pathlib import Path
 
 
 def named(name: str):
     """The property module of a name in the parameter file."""
-    return PROPERTIES[name]
+    return import_module(f"cdlib.properties.{name}")
+
+
+def feature(folder: Path, params: dict):
+    """What the run's property is computed from: a features.Feature. Raises Refused when its weights are not there."""
+    from cdlib import features, machine
+    from cdlib.properties import classifier
+
+    if params["feature"] == "digits_classifier":
+        return classifier.feature(folder)
+    return features.FEATURES[params["feature"]](params, machine.device(params["device"]))

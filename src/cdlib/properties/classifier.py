@@ -19,6 +19,7 @@ from torch import nn
 from cdlib import measured, seeds
 from cdlib.datasets.digits import images_and_classes
 from cdlib.errors import Refused
+from cdlib.features import Feature
 from cdlib.machine import one_thread
 
 STEPS, BATCH, NOISE, LR, HELD_OUT = 700, 64, 16, 3e-3, 0.2
@@ -97,9 +98,10 @@ def _load(folder: Path, digest: str) -> nn.Sequential:
     return net
 
 
-def probabilities(folder: Path, images: np.ndarray) -> np.ndarray:
-    """p(y|x) by the kept classifier: uint8 [n, 1, 8, 8] -> float32 [n, K]."""
-    return _probabilities(_load(folder, about(folder)["digest"]), images)
+def feature(folder: Path) -> Feature:
+    """p(y|x) by the kept classifier: uint8 [n, 1, 8, 8] -> float32 [n, K]. Raises Refused when it is not there."""
+    digest = about(folder)["digest"]
+    return Feature("probabilities", digest, lambda images: _probabilities(_load(folder, digest), images), batch_size=256)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib.properties import classifier
+from cdlib import properties
 
 
 def inception_score(probabilities: np.ndarray) -> float:
@@ -20,20 +20,24 @@ def inception_score(probabilities: np.ndarray) -> float:
 
 
 def prepare(folder: Path, params: dict) -> dict:
-    """Train the classifier that stands in for Inception v3 on small digits."""
-    return classifier.prepare(folder, params)
+    """Train the classifier that stands in for Inception v3 on small digits; or find Inception v3."""
+    if params["feature"] == "digits_classifier":
+        from cdlib.properties import classifier
+
+        return classifier.prepare(folder, params)
+    return settings(folder, params)
 
 
-def settings(folder: Path) -> dict:
+def settings(folder: Path, params: dict) -> dict:
     """The classifier's weights decide the value."""
-    return {"classifier": classifier.about(folder)["digest"], "splits": 1}
+    return {"classifier": properties.feature(folder, params).digest, "splits": 1}
 
 
-def per_image(folder: Path, images: np.ndarray) -> dict:
+def per_image(folder: Path, params: dict, images: np.ndarray) -> dict:
     """p(y|x) of each image, float32 [n, K]."""
-    return {"probabilities": classifier.probabilities(folder, images)}
+    return {"probabilities": properties.feature(folder, params)(images)}
 
 
-def value(arrays: dict) -> float:
+def value(params: dict, arrays: dict) -> float:
     """The score from the kept probabilities."""
     return inception_score(arrays["probabilities"])

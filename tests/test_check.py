@@ -1,0 +1,51 @@
+"""Before a run: what it will be, for the paper's settings too, without data, GPU or network."""
+
+import pytest
+
+from cdlib import __main__, params, paths
+
+PAPERS = {
+    "cifar20": ("contributors      20", "images            10,000", "35,746,307 -> 19,851,157 pruned", "estimated work    2,"),
+    "celeba_hq": ("contributors      50", "images            895", "274,056,163 -> 70,926,419 pruned", "estimated work    5,"),
+    "artbench": ("contributors      258", "images            5,000", "51,019,776 -> 25,5", "estimated work    4,"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["", "_released"])
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_settings_are_checked_without_data(name, variant, capsys, scratch):
+    file = paths.root() / "params" / f"{name}{variant}.yaml"
+    assert __main__.main(["check", str(file), "--without-data"]) == 0
+    told = capsys.readouterr().out
+    assert all(words in told for words in PAPERS[name]), told
+    assert "GPU hours" in told and "Table 2" in told
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_missing_data_is_refused_in_one_line_that_names_the_parameter(name, capsys, scratch):
+    file = paths.root() / "params" / f"{name}.yaml"
+    assert __main__.main(["check", str(file), "--set", "data=nowhere"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "data: 'nowhere'" in line and str(file) in line
+
+
+def test_a_released_file_differs_from_the_papers_where_it_says_so():
+    def differing(name):
+        ours, released = (params.load(paths.root() / "params" / f"{name}{v}.yaml") for v in ("", "_released"))
+        return {k for k in ours if ours[k] != released[k]} - {"name", "n_full_seeds", "n_empty_seeds"}
+
+    assert differing("cifar20") == {"classes", "batch_size", "timesteps", "ema"}
+    assert differing("celeba_hq") == {"noise_schedule", "batch_size", "horizontal_flip", "timesteps", "ema", "assignment"}
+    assert differing("artbench") == {"prune_warmup_steps", "finetune_warmup_steps"}
+
+
+def test_bench_prints_steps_and_images_of_both_models(capsys, scratch):
+    assert __main__.main(["bench", str(paths.params()), "--steps", "1"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("digits.yaml: unet_8x8 on cpu, fp32")
+    assert told[2].split()[:2] == ["full", "118,289"] and told[3].split()[:2] == ["sparse", "65,257"]
+    assert all(float(number) > 0 for line in told[2:4] for number in line.split()[2:])
+    assert "retrain / sparse_finetune" in told[5]
+    assert not scratch.exists()
