@@ -37,8 +37,16 @@ def test_a_released_file_differs_from_the_papers_where_it_says_so():
         return {k for k in ours if ours[k] != released[k]} - {"name", "n_full_seeds", "n_empty_seeds"}
 
     assert differing("cifar20") == {"classes", "batch_size", "timesteps", "ema"}
-    assert differing("celeba_hq") == {"noise_schedule", "batch_size", "horizontal_flip", "timesteps", "ema", "assignment"}
-    assert differing("artbench") == {"prune_warmup_steps", "finetune_warmup_steps"}
+    assert differing("celeba_hq") == {
+        "noise_schedule",
+        "batch_size",
+        "horizontal_flip",
+        "timesteps",
+        "ema",
+        "assignment",
+        "precision",
+    }
+    assert differing("artbench") == {"prune_warmup_steps", "finetune_warmup_steps", "precision"}
 
 
 def test_bench_prints_steps_and_images_of_both_models(capsys, scratch):

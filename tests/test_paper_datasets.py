@@ -287,8 +287,9 @@ def test_a_folder_that_is_not_there_or_not_a_folder_is_refused(module, tmp_path)
     params = {"classes": "paper", "n_contributors": 258 if module is artbench else 20, "assignment_seed": 0, "side_px": 8}
     archive = tmp_path / "archive.tar"
     archive.write_bytes(b"")
-    for nothing in ("", str(tmp_path / "nowhere")):
-        assert refusal(module, params | {"data": nothing}).startswith(f"data: {nothing!r}: no such folder: must be ")
+    nowhere = str(tmp_path / "nowhere")
+    assert refusal(module, params | {"data": nowhere}).startswith(f"data: {nowhere!r}: no such folder ({nowhere}): must be ")
+    assert refusal(module, params | {"data": ""}).startswith("data: '': must be ")
     assert f"data: {archive}: is a file, not a folder: extract it first" in refusal(module, params | {"data": str(archive)})
 
 

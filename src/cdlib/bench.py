@@ -59,7 +59,7 @@ def _timed(work, steps: int, device: str) -> float:
         before = time.perf_counter()
         work(n)
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
     return (time.perf_counter() - before) / steps
 
 
@@ -76,5 +76,5 @@ def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
 def peak_gb(device: str) -> float:
     """Most memory that this process has held, in GB: on the GPU where the models are there."""
     if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 1e9
+        return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

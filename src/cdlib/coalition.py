@@ -12,7 +12,8 @@ from cdlib.recipes import recipe
 from cdlib.train import NotFinite, train
 from cdlib.utilities import START
 
-KEPT_IMAGES = 64  # of each model; of a full model all, for they are the queries of the baselines
+KEPT_IMAGES = 64  # of each model, 16 of large ones; of a full model all, for they are the queries of the baselines
+LARGE_PX = 64
 
 
 def measure(folder: str, params: dict, spec: dict):
@@ -27,7 +28,8 @@ def measure(folder: str, params: dict, spec: dict):
         images = sample.draw(
             model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
         )
-        values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else KEPT_IMAGES]}
+        kept = KEPT_IMAGES if images.shape[-1] <= LARGE_PX else KEPT_IMAGES // 4
+        values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else kept]}
         for name in spec["properties"]:
             per_image = properties.named(name).per_image(folder, params, images)
             values[name] = properties.named(name).value(params, per_image)

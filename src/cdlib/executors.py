@@ -9,6 +9,7 @@ traceback's text; the other tasks go on. Results never depend on the executor.
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,6 +65,16 @@ def warm():
     forkserver.ensure_running()
 
 
+def _begin(turn):
+    """Begin a worker: it ends with its parent, and where there are several GPUs it takes the next one in turn."""
+    _end_with_parent()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        with turn.get_lock():
+            k, turn.value = turn.value, turn.value + 1
+        torch.cuda.set_device(k % torch.cuda.device_count())
+
+
 def _end_with_parent():
     """End this worker when its parent is gone, however that died: nothing is left running."""
     sentinel = multiprocessing.parent_process().sentinel
@@ -92,7 +103,8 @@ def _pool(function: Callable, left: dict, workers: int, context) -> Iterator:
     """Do the tasks that are left in one pool, taking out each that is done. Raises BrokenProcessPool when a worker dies."""
     if not left:
         return
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+    turn = context.Value("i", 0)
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(turn,)) as pool:
         futures = {pool.submit(_attempt, function, task): i for i, task in left.items()}
         try:
             for future in as_completed(futures):

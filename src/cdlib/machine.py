@@ -19,6 +19,14 @@ def device_name(device: str) -> str:
     return device if device == "cpu" else f"{device} {torch.cuda.get_device_name(device)}"
 
 
+def empty_cache():
+    """Give GPU memory that is no longer used back, for the workers that come next."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @contextlib.contextmanager
 def one_thread():
     """Torch on one thread, so that sums are added in one order and a result depends on no machine's number of cores."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from cdlib import paths
 from cdlib.errors import Refused
@@ -41,8 +41,7 @@ FEATURES = {
 Feature = tuple(name for names in FEATURES.values() for name in names)
 
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
-PATHS = ("vqvae_path", "minisd_path", "blip_path", "clip_b32_path", "clip_l14_path", "inception_path", "aesthetic_path")
-EXECUTION = ("name", "executor", "workers", "device", "sample_batch", "data", *PATHS)
+EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
 
 
 class Params(BaseModel):
@@ -122,7 +121,8 @@ class Params(BaseModel):
     aesthetic_path: str
 
     @model_validator(mode="after")
-    def _together(self):
+    def _together(self, info: ValidationInfo):
+        asked = (info.context or {}).get("asked", Params.model_fields)
         n = n_contributors(self.model_dump())
         wrong = {
             "owners_per_class": n < 2 and "must make at least 2 contributors",
@@ -138,7 +138,7 @@ class Params(BaseModel):
             "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
             "alphas": self._alphas_wrong(n),
         }
-        found = [f"{name}: {getattr(self, name)}: {why}" for name, why in wrong.items() if why]
+        found = [f"{name}: {getattr(self, name)}: {why}" for name, why in wrong.items() if why and name in asked]
         if found:
             raise ValueError("; ".join(found))
         return self
@@ -157,8 +157,10 @@ def n_contributors(values: dict) -> int:
     return values["n_contributors"] or sum(values["owners_per_class"])
 
 
-def check(values: dict, source: str) -> dict:
+def check(values: dict, source: str, partly: bool = False) -> dict:
     """The values, with digits.yaml's for the names left out.
+
+    partly    names that are left out are not judged beside the others: a notebook knows only its own and the earlier ones
 
     Raises Refused, one line for each offence: source, key, value, what is allowed.
     """
@@ -166,7 +168,8 @@ def check(values: dict, source: str) -> dict:
     if unknown:
         raise Refused(f"{source}: {unknown[0]}: {values[unknown[0]]!r}: no notebook reads this name{_nearest(unknown[0])}")
     try:
-        return Params(**{**defaults(), **values}).model_dump()
+        context = {"asked": set(values)} if partly else None
+        return Params.model_validate({**defaults(), **values}, context=context).model_dump()
     except ValidationError as error:
         raise Refused("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
 

@@ -43,13 +43,13 @@ class Part:
 
 PARTS = {
     "vqvae": Part(
-        what="the VQ-VAE of faces of 256 x 256 pixels, and its noise schedule",
+        what="the VQ-VAE of faces of 256 x 256 pixels",
         source="CompVis/ldm-celebahq-256",
         pin="03978f22272a3c2502da709c3940e227c9714bdd",
         megabytes=221,
         licence="Apache-2.0",
         parameter="vqvae_path",
-        files=("vqvae/config.json", "vqvae/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"),
+        files=("vqvae/config.json", "vqvae/diffusion_pytorch_model.safetensors"),
     ),
     "minisd": Part(
         what="Stable Diffusion v1 for images of 256 x 256 pixels, without its safety checker",
@@ -117,6 +117,15 @@ PARTS = {
         parameter="aesthetic_path",
         files=("sa_0_4_vit_l_14_linear.pth",),
     ),
+}
+
+# Those that each feature (module features) takes.
+NEEDS = {
+    "inception_v3": ("inception",),
+    "blip_vqa": ("blip_vqa",),
+    "clip_b32": ("clip_b32",),
+    "clip_l14": ("clip_l14",),
+    "laion_aesthetic": ("clip_l14", "aesthetic"),
 }
 
 

@@ -26,6 +26,9 @@ class Recipe:
     compile          let torch.compile the network
     precision        fp32 | bf16 (autocast)
 
+    Differs: where `steps` are given, images are drawn with replacement; the paper does not say, the released code shuffles passes
+    over the images, as `epochs` does here.
+
     Differs: the paper's text mentions neither antithetic timesteps nor an average of the weights; the released code always
     draws the former and always continues the latter. Both are options here.
     """

@@ -14,7 +14,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
-from cdlib import contributors, datasets, done, executors, families, params, paths, plan, progress, store, utilities
+from cdlib import contributors, datasets, done, executors, families, params, paths, plan, progress, stages, store, utilities
 from cdlib import report as pages
 from cdlib.errors import Refused
 
@@ -209,6 +209,8 @@ def check(file: Path, changes: dict | None = None, without_data: bool = False):
     from cdlib import bench  # here, for it brings torch
 
     values = load(file, changes, without_data)
+    if not without_data:
+        stages.needed(paths.runs() / values["name"], values)
     found = None if without_data else datasets.load(values).contributors
     n, images = datasets.planned(values) if without_data else (found.contributor.nunique(), len(found))
     full, sparse = bench.models(values)
@@ -250,6 +252,7 @@ def bench(file: Path, changes: dict | None = None, steps: int = 5):
     say("one coalition of everybody: " + ", ".join(f"{p} {progress.duration(s)}" for p, s in seconds.items()))
     say(f"retrain / sparse_finetune = {seconds['retrain'] / seconds['sparse_finetune']:.1f}")
     at_once = f"steps of {values['batch_size']} images, sampling {min(values['n_images'], values['sample_batch'])} at once"
+    say("decoding latents is not counted" if full.encodes else "nothing has to be decoded")
     say(f"{at_once}; peak memory {bench.peak_gb(full.device):.1f} GB")
 
 

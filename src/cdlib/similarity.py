@@ -5,20 +5,22 @@ T  training images        Q  generated images (queries)        N  contributors
 
 import numpy as np
 
+AT_ONCE = 256
 HOW = {"average": "mean", "max": "max", "sum": "sum"}
 
 
 def pixel(train, queries):
     """Cosine similarity of each training image to the generated images, averaged over these.
 
-    train    float [T, ...]  -1..1
-    queries  float [Q, ...]  -1..1
+    train    float [T, ...], -1..1, or uint8, 0..255
+    queries  the same of [Q, ...]
 
     Returns float [T], in -1..1; an image of zeros is like none: 0.
     Source: appendix C, "raw pixel similarity".
     """
-    mean_query = _unit(np.asarray(queries)).mean(0)
-    return _unit(np.asarray(train)) @ mean_query
+    queries, train = np.asarray(queries), np.asarray(train)
+    mean_query = sum(_unit(part).sum(0) for part in _parts(queries)) / len(queries)
+    return np.concatenate([_unit(part) @ mean_query for part in _parts(train)])
 
 
 def aggregate(scores, owner, n, how="average"):
@@ -38,6 +40,13 @@ def aggregate(scores, owner, n, how="average"):
         raise ValueError(f"scores and owners must name the same images, once each; {len(odd)} differ: {list(odd[:5])}")
     credit = scores.groupby(owner.loc[scores.index].to_numpy()).agg(HOW[how])
     return credit.reindex(range(n), fill_value=0.0).to_numpy(float)
+
+
+def _parts(images):
+    """Some images at a time, in -1..1, so that thousands of large ones need no more memory."""
+    for start in range(0, len(images), AT_ONCE):
+        part = images[start : start + AT_ONCE]
+        yield part / 127.5 - 1 if part.dtype == np.uint8 else part
 
 
 def _unit(images):

@@ -45,7 +45,7 @@ def frozen(folder: Path, params: dict) -> Path | None:
 def config(folder: Path, params: dict) -> dict:
     """What the run's model is built from. Raises Refused when its frozen part is not there."""
     found, place = families.preset(params["model"]), frozen(folder, params)
-    if "network" in found:
+    if found["family"] != "text_to_image":  # whose base model has its own
         found["noise_schedule"] = params["noise_schedule"]
     if place and not place.is_dir():
         raise Refused(f"{place}: not there; run the notebook that makes it: 02_train")
@@ -56,9 +56,20 @@ def _frozen_digest(place: Path, name: str) -> str:
     return pretrained.digest(place, name if name in pretrained.PARTS else None)
 
 
+def needed(folder: Path, params: dict) -> Path | None:
+    """Look for all pretrained parts and packages that the run takes, before any work; returns as `frozen`. Raises Refused."""
+    for part in pretrained.NEEDS.get(params["feature"], ()):
+        pretrained.find(part, params)
+    if params["optimizer"] == "adam_8bit":
+        from cdlib.train import eight_bit
+
+        eight_bit()
+    return frozen(folder, params)
+
+
 def base(run: store.Run) -> dict:
     """Make the frozen part of the model, when it is one that the run makes itself and has not yet; returns what it is."""
-    place = frozen(run.folder, run.params)
+    place = needed(run.folder, run.params)
     if place is None:
         return {"frozen": "nothing: all of the network is trained"}
     if not place.is_dir():
@@ -66,6 +77,8 @@ def base(run: store.Run) -> dict:
 
         progress = Progress(f"{place.name}, step", bases.BASES[place.name][1], run.path("progress.json"))
         bases.make(place.name, place, progress.step)
+    if place.is_relative_to(run.folder):
+        run.made(next(place.rglob("*.safetensors")))
     return {"frozen": place.name, "digest": pretrained.digest(place)}
 
 
@@ -80,18 +93,29 @@ def inputs(folder: Path, params: dict, model, digest: str, ids: np.ndarray):
     from safetensors.torch import save
 
     if not model.encodes:
-        return model.prepare(dataset(params).images[ids], params["horizontal_flip"])
+        return _fitting(model.prepare(dataset(params).images[ids], params["horizontal_flip"]), params, model)
     file = folder / "models" / "inputs.safetensors"
     origin = {"dataset": digest, "frozen": model.config["frozen_digest"], "flip": str(params["horizontal_flip"])}
     found = _inputs(file, json.dumps(origin, sort_keys=True))
     if found is None:
         data = dataset(params)
         given = np.unique(data.contributors.image)
-        tensors = {"x": model.prepare(data.images[given], params["horizontal_flip"]), "image": torch.from_numpy(given)}
+        tensors = {
+            "x": model.prepare(data.images[given], params["horizontal_flip"]).contiguous(),
+            "image": torch.from_numpy(given),
+        }
         measured.write_bytes(file, save(tensors, metadata={"origin": json.dumps(origin, sort_keys=True)}))
         found = _inputs(file, json.dumps(origin, sort_keys=True))
     x, given = found
-    return x[np.searchsorted(given, ids)]
+    return _fitting(x[np.searchsorted(given, ids)], params, model)
+
+
+def _fitting(x, params: dict, model):
+    """The same, when the images have the size that the model draws. Raises Refused."""
+    if tuple(x.shape[-3:]) != model.noise_shape():
+        shapes = f"{tuple(x.shape[-3:])}, and {params['model']} takes {model.noise_shape()}"
+        raise Refused(f"side_px: {params['side_px']}: images of {params['dataset']} give {shapes}")
+    return x
 
 
 def _inputs(file: Path, origin: str):
@@ -166,7 +190,8 @@ def _same_frozen(folder: Path, params: dict, name: str) -> Path | None:
     """Folder of the frozen part. Raises Refused when it is not the one that this model was trained with."""
     place, trained_with = frozen(folder, params), families.whole(path(folder, name))["config"].get("frozen_digest")
     if place and config(folder, params)["frozen_digest"] != trained_with:
-        raise Refused(f"{path(folder, name)}: was trained with another {place.name}; run 02_train again, or name that one")
+        part = families.preset(params["model"])["frozen"]
+        raise Refused(f"{path(folder, name)}: was trained with another {part}; run 02_train again, or name that one")
     return place
 
 
@@ -187,7 +212,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
         before = time.perf_counter()
         trained = train(model, x, how, run["train_seed"], progress=progress.step)
         seconds = time.perf_counter() - before
-    return families.save(
+    saved = families.save(
         model,
         path(run.folder, name),
         {
@@ -200,3 +225,6 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
         },
         trained.raw,
     )
+    del model, x, trained
+    machine.empty_cache()
+    return saved

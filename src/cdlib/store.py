@@ -140,7 +140,7 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     an earlier notebook has not run.
     """
     values, here = params.given(namespace), f"notebooks/{notebook}.ipynb"
-    checked = params.check(values, here)
+    checked = params.check(values, here, partly=True)
     folder = paths.runs() / checked["name"]
     known = {}
     for path in [p for p in paths.notebooks() if p.stem < notebook]:
@@ -160,4 +160,4 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
                 )
         known |= left["params"]
     (folder / "done" / f"{notebook}.json").unlink(missing_ok=True)
-    return Run(notebook, params.check({**checked, **known}, here))
+    return Run(notebook, params.check({**values, **known}, here, partly=True))

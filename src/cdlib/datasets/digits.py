@@ -32,6 +32,9 @@ def check(params: dict):
                 f"owners_per_class: {owners} for digit {digit} with images_per_contributor {each}: needs {owners * each} images, "
                 f"there are {counts[digit]}: at most {counts[digit] // owners} images for each of {owners} owners"
             )
+    n = sum(params["owners_per_class"])
+    if params["n_contributors"] not in (0, n):
+        raise Refused(f"n_contributors: {params['n_contributors']}: must be 0, or as owners_per_class says: {n}")
     if sum(params["owners_per_class"]) < 2:
         raise Refused(f"owners_per_class: {params['owners_per_class']}: must make at least 2 contributors")
 

@@ -9,18 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from cdlib import paths
 from cdlib.errors import Refused
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 
 def folder(params: dict, wanted: str) -> Path:
-    """The folder that `data` names, with `~` expanded; `wanted` says what it holds. Raises Refused when it is none."""
-    given = os.path.expanduser(params["data"])
+    """The folder that `data` names, from the repository's root; `wanted` says what it holds. Raises Refused when it is none."""
+    if not params["data"]:
+        raise Refused(f"data: '': must be {wanted}")
+    given = str(paths.root() / os.path.expanduser(params["data"]))
     if os.path.isfile(given):
         raise Refused(f"data: {given}: is a file, not a folder: extract it first, then name {wanted}")
     if not os.path.isdir(given):
-        raise Refused(f"data: {given!r}: no such folder: must be {wanted}")
+        raise Refused(f"data: {params['data']!r}: no such folder ({given}): must be {wanted}")
     return Path(given)
 
 

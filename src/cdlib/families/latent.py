@@ -15,6 +15,7 @@ from diffusers import DDIMScheduler, VQModel
 from cdlib.families.pixel import Pixel
 
 AT_ONCE = 32
+MOST_CELLS = 2**15  # of the latents decoded at once: each is compared with every code of the codebook
 
 
 @lru_cache(maxsize=1)
@@ -55,4 +56,4 @@ class Latent(Pixel):
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1] of latents."""
-        return torch.cat([self.autoencoder.decode(part).sample for part in x.split(AT_ONCE)])
+        return torch.cat([self.autoencoder.decode(part).sample for part in x.split(min(AT_ONCE, MOST_CELLS // x[0, 0].numel()))])

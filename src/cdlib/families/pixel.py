@@ -119,9 +119,11 @@ class Pixel:
         solver = self.solver()
         solver.set_timesteps(steps)
         x = self.initial_noise(indices)
-        for t in solver.timesteps:
-            x = solver.step(self.guided(x, t.to(self.device)).float(), t, x).prev_sample
-        return ((self.decode(x).float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        for t, there in zip(solver.timesteps, solver.timesteps.to(self.device), strict=True):  # no copy inside the loop
+            x = solver.step(self.guided(x, there).float(), t, x).prev_sample
+        with torch.autocast(self.device.split(":")[0], enabled=False):
+            pixels = self.decode(x.float())
+        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1] of what was denoised; here the same."""

@@ -3,10 +3,11 @@
 B  images in a batch        T  images        V  views of each (pixel)        r  rank of a LoRA pair A [r, in], B [out, r]
 
 An image is trained on as the mean and the standard deviation of its latent, computed once and kept; the prompt is one for
-all images, embedded once. Source: Hu et al. 2021; Rombach et al. 2022; section 4.1, appendix B.
+all images, embedded once. Source: Hu et al. 2021; Rombach et al. 2022; section 4.2, appendix B.
 Differs: the paper's text says 5.1M LoRA parameters at rank 256; rank 256 on these four projections has 51,019,776.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -28,12 +29,20 @@ LOCAL = dict(local_files_only=True)
 WEIGHTS = dict(local_files_only=True, use_safetensors=True)
 
 
+@lru_cache(maxsize=1)
+def autoencoder(folder: Path, digest: str | None, device: str) -> AutoencoderKL:
+    """The frozen autoencoder of a base model; digest tells another one in the same folder."""
+    return AutoencoderKL.from_pretrained(folder / "vae", **WEIGHTS).eval().requires_grad_(False).to(device)
+
+
+@lru_cache(maxsize=4)
 @torch.no_grad()
-def embed(folder: Path, prompts: list[str], device: str) -> torch.Tensor:
-    """Embeddings of prompts by the frozen text encoder, float [prompts, tokens, width]."""
+def embed(folder: Path, digest: str | None, prompts: tuple, device: str) -> torch.Tensor:
+    """Embeddings of prompts by the frozen text encoder, once in a process, float [prompts, tokens, width]."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", **LOCAL)
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", **WEIGHTS).eval().to(device)
-    tokens = tokenizer(prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    length = tokenizer.model_max_length
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return encoder(tokens.input_ids.to(device))[0].float()
 
 
@@ -53,13 +62,17 @@ class TextToImage(Pixel):
         if device != "cpu":
             self.unet.to(memory_format=torch.channels_last)
         if frozen is None:
-            self.scheduler, self.vae = PNDMScheduler(skip_prk_steps=True), None
+            self.scheduler = PNDMScheduler(skip_prk_steps=True)
             self.prompt = self.negative = torch.zeros(1, 77, unet.config.cross_attention_dim, device=device)
         else:
             self.scheduler = PNDMScheduler.from_pretrained(frozen / "scheduler", **LOCAL)
-            self.vae = AutoencoderKL.from_pretrained(frozen / "vae", **WEIGHTS).eval().requires_grad_(False).to(device)
-            self.prompt, self.negative = embed(frozen, [config["prompt"], ""], device).split(1)
+            self.prompt, self.negative = embed(frozen, config.get("frozen_digest"), (config["prompt"], ""), device).split(1)
         self.forward_process = DDPMScheduler.from_config(self.scheduler.config)
+
+    @property
+    def vae(self) -> AutoencoderKL:
+        """Loaded when it is first needed: training on kept latents does not need it."""
+        return autoencoder(self.frozen, self.config.get("frozen_digest"), self.device)
 
     @classmethod
     def new(cls, config: dict, seed: int, device: str = "cpu", frozen: Path | None = None, ranks: dict | None = None):
@@ -106,7 +119,7 @@ class TextToImage(Pixel):
         tensors = prune.lora(self.state(), ratio)
         if not tensors:
             raise Refused(f"pruning_ratio: {ratio}: leaves nothing of the LoRA parameters; must be smaller")
-        self.__init__(self.restore(self.config, tensors, self.device, self.frozen).unet, self.config, self.device, self.frozen)
+        self.unet = self.restore(self.config, tensors, self.device, self.frozen).unet
 
     def noise_shape(self) -> tuple:
         """C, H, W of a latent."""

@@ -69,6 +69,8 @@ def prepare(folder: Path, params: dict) -> dict:
     path.with_suffix(".json").unlink(missing_ok=True)
     measured.write_bytes(path, data)
     measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
+    del model
+    machine.empty_cache()
     return state
 
 
