@@ -1,0 +1,49 @@
+"""The committed results of the faces and the painters: their known answer in kind, and an LDS with its interval."""
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = "Sparsified-FT Shapley (Ours)"
+
+
+def committed(run, name):
+    """A table as it was committed."""
+    data = subprocess.run(["git", "-C", str(ROOT), "show", f"HEAD:figures/{run}/{name}.csv"], capture_output=True, check=True)
+    return pd.read_csv(io.BytesIO(data.stdout), dtype={"contributor": str})
+
+
+def test_members_of_small_groups_get_more_credit():
+    credit = committed("faces", "credit")
+    assert credit.group.value_counts().to_dict() == {"large group": 12, "small groups": 8}
+    means = credit.groupby("group").value.mean()
+    assert means["small groups"] > means["large group"]
+
+
+def test_vivid_painters_get_more_credit_than_muted_ones():
+    credit = committed("painters", "credit")
+    assert credit.group.value_counts().to_dict() == {"vivid": 8, "middle": 8, "muted": 8}
+    means = credit.groupby("group").value.mean()
+    assert means["vivid"] > means["middle"] > means["muted"]
+
+
+@pytest.mark.parametrize("run", ["faces", "painters"])
+def test_our_lds_stands_in_its_interval_beside_a_ceiling(run):
+    scores = committed(run, "table_3")
+    ours = scores[(scores.method == OURS) & (scores.interval == "subsets")]
+    assert ours.alpha.tolist() == [0.25, 0.5, 0.75]
+    assert ((ours.low <= ours.lds_percent) & (ours.lds_percent <= ours.high)).all()
+    assert np.isfinite(scores.ceiling_percent).all()
+
+
+@pytest.mark.parametrize("run", ["faces", "painters"])
+def test_every_figure_was_committed(run):
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-tree", "--name-only", "HEAD", f"figures/{run}/"], capture_output=True)
+    files = set(listed.stdout.decode().split())
+    names = ("figure_2", "figure_3", "figure_4", "credit", "fidelity", "lds", "lds_by_coalitions")
+    assert {f"figures/{run}/{name}.{kind}" for name in names for kind in ("pdf", "png", "csv")} <= files
