@@ -1,0 +1,151 @@
+"""The TRAK family: equal to dense matrices written out here, and blind to order, copies and units."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cdlib import families, gradients, influence, similarity
+
+METHODS = {
+    "gradient_similarity": lambda train, queries, damping: influence.gradient_similarity(train, queries),
+    "trak": influence.trak,
+    "d_trak": influence.d_trak,
+    "journey_trak": influence.journey_trak,
+    "relative_influence": influence.relative_influence,
+    "renormalised_influence": influence.renormalised_influence,
+}
+TINY = {
+    "family": "pixel", "noise_schedule": "linear",
+    "network": dict(
+        sample_size=4, in_channels=1, out_channels=1, block_out_channels=(4,), layers_per_block=1, norm_num_groups=2,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None, add_attention=False,
+    ),
+}  # fmt: skip
+every = pytest.mark.parametrize("method", METHODS)
+shapes = pytest.mark.parametrize(("n", "k"), [(7, 20), (30, 20), (20, 20)])
+
+
+def drawn(n, k, n_queries=4, seed=0):
+    """Features of training images and of queries, with a direction that all share."""
+    draw = np.random.default_rng(seed)
+    return draw.normal(size=(n, k)) + 1, draw.normal(size=(n_queries, k)) + 1
+
+
+def dense(method, train, queries, damping):
+    """Each method as the paper has it, one image and one query at a time, in float64."""
+    train, queries = np.asarray(train, np.float64), np.asarray(queries, np.float64)
+    inverse = np.linalg.inv(sum(np.outer(phi, phi) for phi in train) + damping * np.eye(train.shape[1]))
+    below = {
+        "relative_influence": lambda phi: np.linalg.norm(inverse @ phi),
+        "renormalised_influence": lambda phi: np.linalg.norm(phi),
+    }.get(method, lambda phi: 1.0)
+    if method == "gradient_similarity":
+        return [np.mean([phi @ q / np.linalg.norm(phi) / np.linalg.norm(q) for q in queries]) for phi in train]
+    return [np.mean([q @ inverse @ phi / below(phi) for q in queries]) for phi in train]
+
+
+@every
+@shapes
+@pytest.mark.parametrize("damping", [0.5, 30.0])
+def test_scores_are_those_of_dense_matrices(method, n, k, damping):
+    train, queries = drawn(n, k)
+    assert METHODS[method](train, queries, damping) == pytest.approx(dense(method, train, queries, damping), rel=1e-9)
+
+
+@every
+def test_scores_from_a_network_are_those_of_dense_matrices_without_projection(method, one_thread):
+    model = families.new(TINY, 0)
+    x = torch.randn((12, 1, *model.noise_shape()), generator=torch.Generator().manual_seed(0))
+    how = dict(timesteps=[100, 600], k=None, loss="square" if method == "d_trak" else "simple")
+    train = gradients.features(model, x[:9], range(9), **how)
+    queries = gradients.features(model, x[9:], range(3), of="generated", **how)
+    if method == "journey_trak":
+        queries = gradients.journey_features(model, range(3), 4, k=None)
+    assert train.shape == (9, model.n_parameters())
+    damping = influence.scale_free(train)
+    expected = np.array(dense(method, train, queries, damping))
+    assert METHODS[method](train, queries, damping) == pytest.approx(expected, rel=1e-6, abs=1e-6 * np.abs(expected).max())
+
+
+@every
+@shapes
+def test_shuffling_the_images_and_the_queries_changes_no_score(method, n, k):
+    train, queries = drawn(n, k)
+    order = np.random.default_rng(1).permutation(n)
+    assert METHODS[method](train[order], queries[::-1], None) == pytest.approx(METHODS[method](train, queries, None)[order])
+
+
+@every
+@shapes
+def test_exact_copies_have_the_same_score_and_their_givers_the_same_credit(method, n, k):
+    train, queries = drawn(n, k)
+    scores = METHODS[method](np.concatenate([train, train[:3]]), queries, None)
+    assert scores[-3:] == pytest.approx(scores[:3], rel=1e-9)
+    owner = pd.Series([0] * 3 + [1] * (n - 3) + [2] * 3)
+    for how in ("sum", "average", "max"):
+        credit = similarity.aggregate(pd.Series(scores), owner, 3, how)
+        assert credit[2] == pytest.approx(credit[0], rel=1e-9)
+
+
+@every
+def test_images_without_gradient_get_nothing_and_change_nothing_though_the_other_kernel_is_used(method):
+    train, queries = drawn(7, 20)
+    padded = METHODS[method](np.concatenate([train, np.zeros((20, 20))]), queries, 0.5)
+    assert padded[:7] == pytest.approx(METHODS[method](train, queries, 0.5), rel=1e-9)
+    assert not padded[7:].any()
+
+
+@shapes
+def test_scores_do_not_depend_on_the_unit_of_the_features(n, k):
+    train, queries = drawn(n, k)
+    assert influence.trak(1e-4 * train, 1e-4 * queries) == pytest.approx(influence.trak(train, queries), rel=1e-9)
+
+
+@shapes
+def test_the_scale_free_damping_is_a_tenth_of_the_mean_eigenvalue(n, k):
+    train, _ = drawn(n, k)
+    eigenvalues = np.sort(np.linalg.eigvalsh(train.T @ train))[-min(n, k) :]
+    assert influence.scale_free(train) == pytest.approx(0.1 * eigenvalues.mean())
+    assert influence.scale_free(train.astype(np.float32), 2) == pytest.approx(2 * eigenvalues.mean(), rel=1e-5)
+
+
+def test_much_damping_leaves_inner_products():
+    train, queries = drawn(7, 20)
+    assert 1e12 * influence.trak(train, queries, 1e12) == pytest.approx(train @ queries.mean(0), rel=1e-6)
+
+
+def test_without_damping_a_training_image_as_query_has_itself_as_its_only_influence():
+    train, _ = drawn(7, 20)
+    assert influence.trak(train, train[2:3], 1e-9) == pytest.approx(np.eye(7)[2], abs=1e-6)
+
+
+def test_d_trak_has_the_damping_of_projections_with_entries_of_deviation_1():
+    train, queries = drawn(7, 20)
+    longer = np.sqrt(20)
+    assert influence.d_trak(train, queries) == pytest.approx(influence.trak(longer * train, longer * queries, 0.5), rel=1e-9)
+
+
+def test_journey_trak_averages_over_steps_and_queries():
+    train, queries = drawn(7, 20, n_queries=12)
+    steps = queries.reshape(4, 3, 20)
+    each = np.mean([influence.trak(train, steps[:, t], 0.5) for t in range(3)], 0)
+    assert influence.journey_trak(train, steps, 0.5) == pytest.approx(each, rel=1e-9)
+    assert influence.journey_trak(train, steps.mean(1), 0.5) == pytest.approx(each, rel=1e-9)
+
+
+def test_a_kernel_that_cannot_be_inverted_is_refused():
+    train, queries = drawn(7, 20)
+    with pytest.raises(ValueError, match="damping=0: the kernel of 8 images is singular"):
+        influence.trak(np.concatenate([train, train[:1]]), queries, 0)
+
+
+@every
+def test_features_that_cannot_be_compared_are_refused(method):
+    train, queries = drawn(7, 20)
+    for bad in (queries[:, :19], queries[:0]):
+        with pytest.raises(ValueError, match=r"features \[7, 20\] and"):
+            METHODS[method](train, bad, None)
+    queries[0, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        METHODS[method](train, queries, None)
