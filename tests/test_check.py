@@ -6,7 +6,7 @@ from cdlib import __main__, params, paths
 
 PAPERS = {
     "cifar20": ("contributors      20", "images            10,000", "35,746,307 -> 19,851,157 pruned", "estimated work    2,"),
-    "celeba_hq": ("contributors      50", "images            895", "274,056,163 -> 70,926,419 pruned", "estimated work    5,"),
+    "celeba_hq": ("contributors      50", "images            895", "274,056,163 -> 70,926,419 pruned", "estimated work    4,"),
     "artbench": ("contributors      258", "images            5,000", "51,019,776 -> 25,5", "estimated work    4,"),
 }
 

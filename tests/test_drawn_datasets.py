@@ -146,10 +146,10 @@ def test_labels_do_not_tell_vividness():
 
 def test_a_third_of_the_painters_is_vivid_and_a_third_muted():
     table = painters.load(PARAMS[painters])[1]
-    by_class = table.groupby("class").contributor.unique().map(set)
-    assert by_class.map(len).to_dict() == {"muted": 8, "middle": 8, "vivid": 8}
+    by_group = table.groupby("group").contributor.unique().map(set)
+    assert by_group.map(len).to_dict() == {"muted": 8, "middle": 8, "vivid": 8}
     vividness = dict(zip(contributors.labels(table), vividness_of(0), strict=True))
-    low, mid, high = ([vividness[label] for label in by_class[name]] for name in ("muted", "middle", "vivid"))
+    low, mid, high = ([vividness[label] for label in by_group[name]] for name in ("muted", "middle", "vivid"))
     assert max(low) < min(mid) and max(mid) < min(high)
 
 
