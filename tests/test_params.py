@@ -36,6 +36,10 @@ BAD = {
     "alphas twice": ("alphas: [0.5, 0.5]", ["alphas: [0.5, 0.5]", "once"]),
     "no retraining": ("n_retrain: 0", ["n_retrain: 0", "greater than or equal to 4"]),
     "LOO seeds": ("n_loo_seeds: 9\nn_full_seeds: 3", ["n_loo_seeds: 9", "at most n_full_seeds (3)"]),
+    "an embedding that nobody trains": (
+        "feature: inception_v3",
+        ["embedding: digits_embedding", "needs the classifier of digits", "pooled_pixels"],
+    ),
     "fraction 1": ("pruning_ratio: 1.0", ["pruning_ratio: 1.0", "less than 1"]),
     "text for a number": ("n_images: many", ["n_images: 'many'", "must be a valid integer"]),
     "number in quotes": ("n_images: '64'", ["n_images: '64'", "must be a valid integer"]),

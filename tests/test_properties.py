@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
 from cdlib import measured, properties
 from cdlib.datasets.digits import images_and_classes
@@ -86,6 +87,15 @@ def test_probabilities_are_of_each_image_alone(made):
     assert together.shape == (300, 10)
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(probabilities(images[7:9]), together[7:9], atol=1e-6)
+
+
+def test_the_embedding_of_digits_is_the_mean_of_the_features_that_the_head_reads(made):
+    images, net = noise(5), classifier._load(made, classifier.about(made)["digest"])
+    head = [module for module in net if not isinstance(module, torch.nn.Linear)]
+    expected = torch.nn.Sequential(*head)(classifier._scaled(images)).detach().reshape(5, 64, 16).mean(2)
+    found = properties.feature(made, DIGITS, "digits_embedding")
+    assert found.kind == "embedding" and found.digest != properties.feature(made, DIGITS).digest
+    np.testing.assert_allclose(found(images), expected, atol=1e-6)
 
 
 def test_the_classifier_is_trained_once(made, monkeypatch):

@@ -49,6 +49,11 @@ def inception_v3(params: dict, device: str) -> Feature:
     return _inception(*_found("inception", params), device)
 
 
+def inception_pool(params: dict, device: str) -> Feature:
+    """What Inception v3 pools before it tells classes, float32 [n, 2048]; images as for `inception_v3`."""
+    return _inception(*_found("inception", params), device, pool=True)
+
+
 def blip_vqa(params: dict, device: str) -> Feature:
     """The embedding of BLIP's image tower, float32 [n, 768], not normalised: what the paper clusters faces by.
 
@@ -113,7 +118,17 @@ def pooled_pixels(params: dict, device: str) -> Feature:
 
 
 FEATURES = {
-    load.__name__: load for load in (inception_v3, blip_vqa, clip_b32, clip_l14, laion_aesthetic, colourfulness, pooled_pixels)
+    load.__name__: load
+    for load in (
+        inception_v3,
+        inception_pool,
+        blip_vqa,
+        clip_b32,
+        clip_l14,
+        laion_aesthetic,
+        colourfulness,
+        pooled_pixels,
+    )
 }
 
 
@@ -142,19 +157,24 @@ def _filled(network, state: dict, path: Path):
 
 
 @lru_cache(maxsize=4)
-def _inception(path: Path, digest: str, device: str) -> Feature:
+def _inception(path: Path, digest: str, device: str, pool: bool = False) -> Feature:
     import torch
     from torchvision import models
 
     empty = models.inception_v3(weights=None, init_weights=False, transform_input=False)
     network = _filled(empty, torch.load(path, map_location="cpu", weights_only=True), path).to(device)
+    if pool:
+        network.fc = torch.nn.Identity()
 
     @torch.inference_mode()
     def run(images):
         x = torch.tensor(_coloured(images), device=device).float() / 255
         x = torch.nn.functional.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
-        return network(2 * x - 1).softmax(1).cpu().numpy()
+        found = network(2 * x - 1)
+        return (found if pool else found.softmax(1)).cpu().numpy()
 
+    if pool:
+        return Feature("embedding", _digest("inception_pool", digest), run)
     return Feature("probabilities", _digest("inception_v3", digest), run)
 
 

@@ -40,6 +40,9 @@ FEATURES = {
 }
 Feature = tuple(name for names in FEATURES.values() for name in names)
 
+# What images can be compared by.
+EMBEDDINGS = ("digits_embedding", "pooled_pixels", "clip_b32", "clip_l14", "blip_vqa", "inception_pool")
+
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
 EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
 
@@ -105,6 +108,7 @@ class Params(BaseModel):
     finetune_schedule: Schedule
     finetune_warmup_steps: Count
     n_loo_seeds: Positive
+    embedding: Literal[EMBEDDINGS]
     alphas: Annotated[list[Fraction], Field(min_length=1)]
     n_subsets: Annotated[int, Field(ge=3)]
     n_lds_seeds: Positive
@@ -127,6 +131,8 @@ class Params(BaseModel):
         wrong = {
             "owners_per_class": n < 2 and "must make at least 2 contributors",
             "feature": self.feature not in FEATURES[self.property] and f"must be one of {', '.join(FEATURES[self.property])}",
+            "embedding": (self.embedding == "digits_embedding") > (self.feature == "digits_classifier")
+            and f"needs the classifier of digits, which this run does not train: one of {', '.join(EMBEDDINGS[1:])}",
             "n_reference": self.property == "cluster_entropy"
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",

@@ -122,6 +122,7 @@ PARTS = {
 # Those that each feature (module features) takes.
 NEEDS = {
     "inception_v3": ("inception",),
+    "inception_pool": ("inception",),
     "blip_vqa": ("blip_vqa",),
     "clip_b32": ("clip_b32",),
     "clip_l14": ("clip_l14",),

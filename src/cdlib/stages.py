@@ -58,8 +58,9 @@ def _frozen_digest(place: Path, name: str) -> str:
 
 def needed(folder: Path, params: dict) -> Path | None:
     """Look for all pretrained parts and packages that the run takes, before any work; returns as `frozen`. Raises Refused."""
-    for part in pretrained.NEEDS.get(params["feature"], ()):
-        pretrained.find(part, params)
+    for feature in (params["feature"], params["embedding"]):
+        for part in pretrained.NEEDS.get(feature, ()):
+            pretrained.find(part, params)
     if params["optimizer"] == "adam_8bit":
         from cdlib.train import eight_bit
 

@@ -20,11 +20,13 @@ def named(name: str):
     return import_module(f"cdlib.properties.{name}")
 
 
-def feature(folder: Path, params: dict):
-    """What the run's property is computed from: a features.Feature. Raises Refused when its weights are not there."""
+def feature(folder: Path, params: dict, name: str | None = None):
+    """What the run's property is computed from, or another by its name: a features.Feature.
+
+    Raises Refused when its weights are not there.
+    """
     from cdlib import features, machine
     from cdlib.properties import classifier
 
-    if params["feature"] == "digits_classifier":
-        return classifier.feature(folder)
-    return features.FEATURES[params["feature"]](params, machine.device(params["device"]))
+    own, name = {"digits_classifier": classifier.feature, "digits_embedding": classifier.embedding}, name or params["feature"]
+    return own[name](folder) if name in own else features.FEATURES[name](params, machine.device(params["device"]))

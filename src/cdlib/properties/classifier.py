@@ -104,6 +104,18 @@ def feature(folder: Path) -> Feature:
     return Feature("probabilities", digest, lambda images: _probabilities(_load(folder, digest), images), batch_size=256)
 
 
+def embedding(folder: Path) -> Feature:
+    """What the kept classifier sees before it tells classes: its last features, pooled, float32 [n, 64]. Raises as `feature`."""
+    digest = about(folder)["digest"]
+    features = _load(folder, digest)[:-3]  # without flattening, dropout and the linear head
+
+    @torch.inference_mode()
+    def run(images):
+        return features.eval()(_scaled(images)).mean((2, 3)).numpy()
+
+    return Feature("embedding", measured.digest(f"pooled {digest}".encode()), run, batch_size=256)
+
+
 @torch.inference_mode()
 def _probabilities(net: nn.Sequential, images: np.ndarray) -> np.ndarray:
     net.eval()
