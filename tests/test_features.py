@@ -145,7 +145,7 @@ def test_other_weights_have_another_digest(params, clip, tmp_path):
 
 def test_inception_probabilities_are_its_head_over_what_it_pools(params, inception):
     pooled, probabilities = (features.FEATURES[name](params, "cpu") for name in ("inception_pool", "inception_v3"))
-    images = noise(2)
+    images = IMAGES[:2]
     expected = inception[1].fc(torch.tensor(pooled(images))).softmax(1).detach().numpy()
     assert pooled(images).shape == (2, 2048) and pooled.digest != probabilities.digest
     np.testing.assert_allclose(probabilities(images), expected, atol=1e-6)
