@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load
 
 from cdlib import families, gradients, seeds
-from cdlib.errors import Refused
 from cdlib.train import NotFinite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -309,59 +307,3 @@ def test_journey_features_are_the_mean_over_the_steps(at_once, monkeypatch):
         for index, images in zip([4, 2], clean, strict=True)
     ]
     assert_same(gradients.journey_features(model, [4, 2], 3, k=None), torch.stack(expected).numpy())
-
-
-# What is kept.
-
-SETTINGS = {"model": "abc", "k": 3, "timesteps": [0, 5]}
-
-
-class Computed:
-    """Features that are made from ids; remembers what it was asked for, and is killed at the call of this number."""
-
-    def __init__(self, killed=None):
-        self.asked, self.killed = [], killed
-
-    def __call__(self, ids):
-        if len(self.asked) == self.killed:
-            raise KeyboardInterrupt
-        self.asked.append(ids.tolist())
-        return np.random.default_rng(ids[0]).normal(size=(len(ids), 3)).astype(np.float32)
-
-
-def test_features_continued_after_a_kill_are_those_of_one_go(tmp_path):
-    expected = gradients.kept(tmp_path / "one", SETTINGS, range(20), Computed(), at_once=6)
-    with pytest.raises(KeyboardInterrupt):
-        gradients.kept(tmp_path / "two", SETTINGS, range(20), Computed(killed=2), at_once=6)
-    rest = Computed()
-    again = gradients.kept(tmp_path / "two", SETTINGS, range(20), rest, at_once=6)
-    assert again.dtype == np.float32 and again.tobytes() == expected.tobytes()
-    assert rest.asked == [list(range(12, 18)), [18, 19]]
-    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    assert files == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
-
-
-def test_kept_features_are_joined_by_id_and_computed_once(tmp_path):
-    expected = gradients.kept(tmp_path, SETTINGS, range(10), Computed(), at_once=4)
-    order, nothing = np.random.default_rng(0).permutation(10), Computed(killed=0)
-    np.testing.assert_array_equal(gradients.kept(tmp_path, SETTINGS, order, nothing), expected[order])
-    more = Computed()
-    assert gradients.kept(tmp_path, SETTINGS, [12, 3, 11], more).shape == (3, 3) and more.asked == [[11, 12]]
-
-
-@pytest.mark.parametrize(("name", "value"), [("k", 4), ("timesteps", [0, 6]), ("model", "abd"), ("seed", 1)])
-def test_features_of_other_settings_are_refused(tmp_path, name, value):
-    gradients.kept(tmp_path, SETTINGS, [1], Computed())
-    there = SETTINGS.get(name)
-    with pytest.raises(Refused) as refused:
-        gradients.kept(tmp_path, SETTINGS | {name: value}, [1], Computed(killed=0))
-    assert f"{name}: {there!r} there, {value!r} asked" in str(refused.value)
-
-
-def test_a_part_that_is_not_whole_is_computed_again(tmp_path):
-    expected = gradients.kept(tmp_path, SETTINGS, range(4), Computed(), at_once=2)
-    path = next(path for path in tmp_path.glob("*.safetensors") if 2 in load(path.read_bytes())["ids"])
-    path.write_bytes(path.read_bytes()[:-5])
-    again = Computed()
-    np.testing.assert_array_equal(gradients.kept(tmp_path, SETTINGS, range(4), again, at_once=2), expected)
-    assert again.asked == [[2, 3]]

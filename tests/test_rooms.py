@@ -12,13 +12,13 @@ PACKAGE = ROOT / "src" / "cdlib"
 
 # From the ground up; a room imports from itself and from those above it in this table.
 ROOMS = {
-    "ground": ["__init__", "paths", "params", "seeds", "measured", "done", "store", "progress", "errors"],
+    "ground": ["__init__", "paths", "names", "params", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "sample", "prune", "stages"],
-    "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "bench"],
-    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions"],
+    "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
+    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
     "judge": ["lds", "counterfactual"],
-    "show": ["style", "tables", "figures", "pictures", "report"],
+    "show": ["style", "tables", "figures", "agreement", "pictures", "report"],
     "run": ["run", "__main__"],
 }
 FLOORS = list(ROOMS)

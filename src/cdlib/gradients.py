@@ -10,23 +10,16 @@ Source: Park et al. 2023; Zheng et al. 2023; appendix C. Differs, from the relea
     projection  keeps lengths; theirs has entries N(0, 1): sqrt(k) times longer, and a damping of 0.5 there is 0.5 / k here
 """
 
-import contextlib
-import json
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cdlib import measured, seeds
-from cdlib.errors import Refused
+from cdlib import seeds
 from cdlib.train import NotFinite
 
-VERSION = 1  # of what features are, for the settings that they are kept with
 LOSSES = ("simple", "square")
 MEMORY = {"cpu": 2**27, "gpu": 2**33}  # on the CPU more is slower: large arrays are paged in anew each time
 COPIES = 4  # of an image's gradient, while it is made, averaged and projected
@@ -182,38 +175,3 @@ def _at_once(network: _Loss, weights: dict, x, t, memory_bytes: int) -> tuple[in
     gradient = COPIES * sum(w.nbytes for w in weights.values())
     n_timesteps = min(len(t), max(1, (memory_bytes - gradient) // activations))
     return min(len(x), max(1, memory_bytes // (gradient + n_timesteps * activations))), n_timesteps
-
-
-def kept(folder: Path, settings: dict, ids, compute, at_once: int = 64) -> np.ndarray:
-    """Features of images, of which those not yet in the folder are computed and written, so many at a time.
-
-    settings    plain JSON values: all that decides the features, such as the model's digest, VERSION, and the arguments
-    ids         int [n]
-    compute     int [<= at_once] -> float32 [.., k]
-
-    Returns float32 [n, k], in the order of the ids. Raises Refused when the folder holds features of other settings.
-    Writes <folder>/settings.json, and <folder>/<hash of the ids>.safetensors for each part, whole or not at all.
-    """
-    folder, ids, rows = Path(folder), np.asarray(ids, np.int64), {}
-    _same(folder / "settings.json", json.loads(measured.canonical(settings)))
-    for path in sorted(folder.glob("*.safetensors")):
-        with contextlib.suppress(SafetensorError):  # one that is not whole is made again
-            part = load_arrays(path.read_bytes())
-            rows |= zip(part["ids"].tolist(), part["features"], strict=True)
-    missing = np.array([i for i in np.unique(ids) if i not in rows], np.int64)
-    for part in (missing[i : i + at_once] for i in range(0, len(missing), at_once)):
-        found = np.asarray(compute(part), np.float32)
-        path = folder / f"{measured.digest(measured.canonical(part.tolist()))[:32]}.safetensors"
-        measured.write_bytes(path, measured.save_arrays({"ids": part, "features": found}))
-        rows |= zip(part.tolist(), found, strict=True)
-    return np.stack([rows[i] for i in ids.tolist()])
-
-
-def _same(path: Path, asked: dict):
-    """Write the settings, unless they are there. Raises Refused when others are."""
-    if not path.is_file():
-        return measured.write_bytes(path, measured.canonical(asked))
-    there = json.loads(path.read_bytes())
-    if odd := sorted(name for name in there.keys() | asked.keys() if there.get(name) != asked.get(name)):
-        both = "; ".join(f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked" for name in odd)
-        raise Refused(f"{path}: {both}; delete the folder, or ask for what is there")

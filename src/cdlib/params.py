@@ -13,35 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdlib import paths
 from cdlib.errors import Refused
+from cdlib.names import EMBEDDINGS, FEATURES, Feature, Method
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["constant", "cosine", "one_cycle"]
-
-Method = Literal[
-    "Pixel similarity (average)",
-    "Pixel similarity (max)",
-    "Leave-one-out (LOO)",
-    "Number of images (control)",
-    "Ridge datamodel (control)",
-    "Retraining Shapley",
-    "FT Shapley",
-    "Sparsified-FT Shapley (paper's estimator)",
-    "Sparsified-FT Shapley (Ours)",
-]
-
-# What a property can be computed from.
-FEATURES = {
-    "inception_score": ("digits_classifier", "inception_v3"),
-    "cluster_entropy": ("pooled_pixels", "blip_vqa", "clip_b32", "clip_l14"),
-    "aesthetic_score": ("colourfulness", "laion_aesthetic"),
-}
-Feature = tuple(name for names in FEATURES.values() for name in names)
-
-# What images can be compared by.
-EMBEDDINGS = ("digits_embedding", "pooled_pixels", "clip_b32", "clip_l14", "blip_vqa", "inception_pool")
 
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
 EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
@@ -109,6 +87,13 @@ class Params(BaseModel):
     finetune_warmup_steps: Count
     n_loo_seeds: Positive
     embedding: Literal[EMBEDDINGS]
+    similarity_max: Literal["of_average", "per_query"]
+    embedding_distance: Literal["clusters", "global_mean"]
+    gradient_timesteps: Annotated[int, Field(ge=1, le=1000)]
+    projection_dim: Positive
+    damping: Annotated[float, Field(ge=0)]
+    d_trak_damping: Annotated[float, Field(ge=0)]
+    influence_sum: Literal["sum", "mean"]
     alphas: Annotated[list[Fraction], Field(min_length=1)]
     n_subsets: Annotated[int, Field(ge=3)]
     n_lds_seeds: Positive

@@ -18,8 +18,26 @@ WIDTH_IN = 5.5  # text width of the paper
 PROCEDURES = {"retrain": "Retraining", "finetune": "FT", "sparse_finetune": "Sparsified FT"}  # shown as
 
 COLOURS = {  # in the order of the paper's tables
-    "Pixel similarity (average)": "#56B4E9",
+    "Pixel similarity (average)": "#56B4E9",  # similarities: blues for averages, yellows for maxima
     "Pixel similarity (max)": "#E69F00",
+    "Embedding dist. (average)": "#77AADD",
+    "Embedding dist. (max)": "#DDAA33",
+    **{
+        f"{name} similarity ({how})": shade
+        for name in ("CLIP", "CLIP ViT-L/14", "BLIP", "Inception", "Classifier", "Pooled-pixel")
+        for how, shade in (("average", "#4477AA"), ("max", "#BB8800"))
+    },
+    "Gradient similarity (average)": "#225588",
+    "Gradient similarity (max)": "#886600",
+    "Aesthetic score (average)": "#88CCEE",
+    "Aesthetic score (max)": "#EECC66",
+    "Colourfulness (average)": "#88CCEE",
+    "Colourfulness (max)": "#EECC66",
+    "Relative IF": "#AA99CC",  # influence and TRAK: purples
+    "Renormalized IF": "#887ABB",
+    "TRAK": "#6A51A3",
+    "Journey-TRAK": "#4A1486",
+    "D-TRAK": "#882255",
     "Number of images (control)": "#999999",
     "Ridge datamodel (control)": "#555555",
     "Leave-one-out (LOO)": "#CC79A7",

@@ -115,6 +115,12 @@ def per_image(folder: Path, params: dict, images: np.ndarray) -> dict:
     return {"embedding": embeddings, "cluster": assign(embeddings, kept["embeddings"], kept["cluster"], params["assignment"])}
 
 
+def centres(folder: Path) -> np.ndarray:
+    """The mean embedding of each reference cluster, float64 [K, D]."""
+    kept = load_arrays(_path(folder).read_bytes())
+    return np.stack([kept["embeddings"][kept["cluster"] == k].mean(0, dtype=float) for k in range(kept["cluster"].max() + 1)])
+
+
 def value(params: dict, arrays: dict) -> float:
     """The entropy from the kept clusters, in nats."""
     return entropy(arrays["cluster"])

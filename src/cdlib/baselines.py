@@ -1,0 +1,184 @@
+"""The attribution methods that the paper compares with (section 4.3), by their names: one function and one line for each.
+
+    method(evidence) -> float [N], or a Credit with intervals
+
+One more method is one more function of an `Evidence` and one more line in METHODS; what it is `only` for stands beside it.
+
+T  training images        Q  queries: the generated images that the property was computed from        N  contributors
+"""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cdlib import contributors, controls, influence, loo, properties, similarity, sketches, stages, store, utilities
+
+
+class Evidence:
+    """What a run has to credit contributors by. What takes long is computed when it is first asked for, and kept.
+
+    everybody, without, sparse    frames of measured coalitions (utilities.measure): full models; models of everybody but one;
+                                  sparsely fine-tuned models
+
+    Images are joined to contributors by image id; training images are in the order of their ids.
+    """
+
+    def __init__(self, run: store.Run, everybody: pd.DataFrame, without: pd.DataFrame, sparse: pd.DataFrame):
+        self.run, self.everybody, self.without, self.sparse = run, everybody, without, sparse
+        self.table = run.table("contributors")
+        self.labels, self.owner = contributors.labels(self.table), contributors.owners(self.table).sort_index()
+        self._found = {}
+
+    @cached_property
+    def training(self) -> np.ndarray:
+        """uint8 [T, C, H, W]"""
+        return stages.dataset(self.run.params).images[self.owner.index]
+
+    @cached_property
+    def queries(self) -> np.ndarray:
+        """uint8 [Q, C, H, W], of the first full model"""
+        return self.run.measured.arrays(self.everybody.key.iloc[0])["images"]
+
+    def features(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A feature (module features) of the training images and of the queries: float32 [T, ...] and [Q, ...]."""
+        feature = properties.feature(self.run.folder, self.run.params, name)
+        if name not in self._found:
+            self._found[name] = feature(self.training), feature(self.queries)
+        return self._found[name]
+
+    def gradients(self, what: str) -> np.ndarray:
+        """Projected gradients (module sketches): float32 [T, k] or [Q, k]."""
+        if what not in self._found:
+            self._found[what] = sketches.features(self.run, what, self.everybody.key.iloc[0])
+        return self._found[what]
+
+    def by_contributor(self, scores: np.ndarray, how: str) -> np.ndarray:
+        """float [T] -> float [N]: average, max or sum of the scores of each contributor's images."""
+        return similarity.aggregate(pd.Series(scores, self.owner.index), self.owner, len(self.labels), how)
+
+    def _repr_markdown_(self) -> str:
+        of = f"{len(self.training)} training images of {len(self.labels)} contributors, {len(self.queries)} queries"
+        return f"{of}, {len(self.without)} models without a contributor, {len(self.sparse)} coalitions by sparsified fine-tuning"
+
+
+def pixels(evidence: Evidence, how: str) -> np.ndarray:
+    """Cosine of the pixels of training images and queries (appendix C, raw pixel similarity)."""
+    return _alike(evidence, evidence.training, evidence.queries, how)
+
+
+def embeddings(evidence: Evidence, how: str) -> np.ndarray:
+    """Cosine of their embeddings by the parameter `embedding` (appendix C, CLIP similarity)."""
+    return _alike(evidence, *evidence.features(evidence.run["embedding"]), how)
+
+
+def gradients(evidence: Evidence, how: str) -> np.ndarray:
+    """Cosine of their projected gradients (eq. 12)."""
+    return _alike(evidence, evidence.gradients("training, simple"), evidence.gradients("generated, simple"), how)
+
+
+def _alike(evidence, training, queries, how: str) -> np.ndarray:
+    """Cosines by contributor. `similarity_max` says of what the maximum is: of the average over queries, or one for each query.
+
+    Differs: the paper does not say which; the released code takes the former for CIFAR-20 and CelebA-HQ, the latter for ArtBench.
+    """
+    if how == "max" and evidence.run["similarity_max"] == "per_query":
+        return similarity.max_per_query(training, queries, evidence.owner.to_numpy(), len(evidence.labels))
+    return evidence.by_contributor(similarity.cosine(training, queries), how)
+
+
+def embedding_distance(evidence: Evidence, how: str) -> np.ndarray:
+    """Distance of training images' embeddings to the mean ones of the reference clusters (appendix C)."""
+    name, to = evidence.run["feature"], evidence.run["embedding_distance"]
+    centres = properties.named("cluster_entropy").centres(evidence.run.folder)
+    scores = similarity.distance(evidence.features(name)[0], centres, to_global_mean=to == "global_mean")
+    return evidence.by_contributor(scores, how)
+
+
+def score(evidence: Evidence, how: str) -> np.ndarray:
+    """The property's own score of the training images (section 4.3, application-specific metrics)."""
+    return evidence.by_contributor(evidence.features(evidence.run["feature"])[0], how)
+
+
+def summed(evidence: Evidence, method, loss: str = "simple", queries: str = "", damping: str = "damping") -> np.ndarray:
+    """A method of module influence, summed over a contributor's images.
+
+    damping    the parameter that holds it; 0 is the scale-free one
+
+    `influence_sum: mean` averages instead. Differs: the released code averages for CIFAR-20 and CelebA-HQ.
+    """
+    training = evidence.gradients(f"training, {loss}")
+    asked = evidence.run[damping] / training.shape[1]  # given for projections with entries N(0, 1): sqrt(k) times longer
+    scores = method(training, evidence.gradients(queries or f"generated, {loss}"), asked or influence.scale_free(training))
+    return evidence.by_contributor(scores, {"sum": "sum", "mean": "average"}[evidence.run["influence_sum"]])
+
+
+def leave_one_out(evidence: Evidence):
+    """F(everybody) - F(everybody but i), by retraining, with intervals (eq. 11)."""
+    without = loo.by_contributor(*utilities.by_seed(evidence.run, evidence.without))
+    return loo.loo(utilities.values(evidence.run, evidence.everybody), without)
+
+
+def n_images(evidence: Evidence) -> np.ndarray:
+    """How many images each gave: a control."""
+    return controls.n_images(contributors.counts(evidence.table))
+
+
+def ridge_datamodel(evidence: Evidence) -> np.ndarray:
+    """A ridge regression of the property on who is in: a control."""
+    return controls.ridge_datamodel(*utilities.game(evidence.run, evidence.sparse))
+
+
+class Method(NamedTuple):
+    """A function of an Evidence, and the parameters that a run must have for it: {name: value}, none for all runs."""
+
+    credit: Callable
+    only: dict = {}
+
+
+EMBEDDED_BY = {  # the parameter `embedding`, as the rows name it
+    "clip_b32": "CLIP",
+    "clip_l14": "CLIP ViT-L/14",
+    "blip_vqa": "BLIP",
+    "inception_pool": "Inception",
+    "digits_embedding": "Classifier",
+    "pooled_pixels": "Pooled-pixel",
+}
+SCORED_BY = {"laion_aesthetic": "Aesthetic score", "colourfulness": "Colourfulness"}  # the parameter `feature`
+HOW = ("average", "max")
+
+METHODS = {
+    **{f"Pixel similarity ({how})": Method(partial(pixels, how=how)) for how in HOW},
+    **{f"Embedding dist. ({how})": Method(partial(embedding_distance, how=how), {"property": "cluster_entropy"}) for how in HOW},
+    **{
+        f"{name} similarity ({how})": Method(partial(embeddings, how=how), {"embedding": embedding})
+        for embedding, name in EMBEDDED_BY.items()
+        for how in HOW
+    },
+    **{f"Gradient similarity ({how})": Method(partial(gradients, how=how)) for how in HOW},
+    **{
+        f"{name} ({how})": Method(partial(score, how=how), {"feature": feature})
+        for feature, name in SCORED_BY.items()
+        for how in HOW
+    },
+    "Relative IF": Method(partial(summed, method=influence.relative_influence)),
+    "Renormalized IF": Method(partial(summed, method=influence.renormalised_influence)),
+    "TRAK": Method(partial(summed, method=influence.trak)),
+    "Journey-TRAK": Method(partial(summed, method=influence.journey_trak, queries="journey")),
+    "D-TRAK": Method(partial(summed, method=influence.d_trak, loss="square", damping="d_trak_damping")),
+    "Leave-one-out (LOO)": Method(leave_one_out),
+    "Number of images (control)": Method(n_images),
+    "Ridge datamodel (control)": Method(ridge_datamodel),
+}
+
+
+def names(params: dict) -> list[str]:
+    """The methods that apply to a run, in the order of the paper's Table 1."""
+    return [name for name, method in METHODS.items() if all(params[k] == value for k, value in method.only.items())]
+
+
+def credits(evidence: Evidence) -> dict:
+    """{name: float [N] or Credit} by every method that applies to the run."""
+    return {name: METHODS[name].credit(evidence) for name in names(evidence.run.params)}

@@ -1,0 +1,144 @@
+"""Gradient features of a run's images: computed once, by the run's workers, and kept by image id.
+
+    runs/<name>/gradients/<what>-<hash>/settings.json           all that decides the features
+                                       /<hash>.safetensors      those of some images, whole or not at all
+
+T  training images        Q  generated images (queries): those that the property was computed from        k  dimension
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
+from cdlib import executors, families, machine, measured, stages, store
+from cdlib.errors import Refused
+from cdlib.progress import Progress
+
+VERSION = 1  # of what features are
+AT_ONCE = 64  # images in a part: what a kill can lose of a worker's time
+WHAT = {  # whose gradients, of which loss (gradients.LOSSES); the journey has a loss of its own
+    "training, simple": ("training", "simple"),
+    "training, square": ("training", "square"),
+    "generated, simple": ("generated", "simple"),
+    "generated, square": ("generated", "square"),
+    "journey": ("generated", "journey"),
+}
+
+
+def features(run: store.Run, what: str, key: str) -> np.ndarray:
+    """Features by the full model: float32 [T, k] in the order of the image ids, or [Q, k] in that of the queries.
+
+    what    one of WHAT
+    key     of the measured coalition whose images are the queries
+
+    Raises Refused when the full model is missing, RuntimeError when a part cannot be computed.
+    Source: section 4.3, "gradients are computed using the original model"; appendix C.
+    """
+    of, loss = WHAT[what]
+    p = run.params
+    settings = {
+        "version": VERSION,
+        "model": families.whole(stages.path(run.folder, "full"))["digest"],
+        "what": what,
+        "images": stages.dataset(p).digest() if of == "training" else key,
+        "timesteps": p["sampling_steps"] if loss == "journey" else p["gradient_timesteps"],
+        "k": p["projection_dim"],
+        "seed": p["train_seed"],
+    }
+    if of == "training":
+        ids = np.unique(stages.dataset(p).contributors.image)
+    else:
+        ids = np.arange(len(run.measured.arrays(key)["images"]))
+    folder = run.path("gradients") / f"{what.replace(', ', '_')}-{measured.digest(measured.canonical(settings))[:12]}"
+
+    def compute(parts):
+        progress = Progress(f"gradients: {what}, parts of {AT_ONCE} images", len(parts), run.path("progress.json"))
+        tasks = [(str(run.folder), p, str(folder), settings, part.tolist()) for part in parts]
+        for task, error in executors.EXECUTORS[run["executor"]](compute_one, tasks, executors.n_workers(p)):
+            if error:
+                raise RuntimeError(f"gradients, {what}, of images {task[-1][0]} to {task[-1][-1]}: {error.strip()}")
+            progress.step()
+
+    return kept(folder, settings, ids, compute)
+
+
+def compute_one(task: tuple):
+    """Compute the features of some images and keep them: (run folder, parameters, folder, settings, ids). Runs in a worker."""
+    from cdlib import gradients
+
+    run_folder, params, folder, settings, ids = Path(task[0]), task[1], Path(task[2]), task[3], np.asarray(task[4])
+    of, loss = WHAT[settings["what"]]
+    how = {"k": settings["k"], "seed": settings["seed"]}
+    with machine.one_thread():
+        model = _model(run_folder, measured.canonical(params), settings["model"])
+        if loss == "journey":
+            found = gradients.journey_features(model, ids, settings["timesteps"], **how)
+        else:
+            x = _inputs(run_folder, params, model, settings, ids)
+            timesteps = gradients.evenly(settings["timesteps"])
+            found = gradients.features(model, x, ids, loss=loss, timesteps=timesteps, of=of, **how)
+    write(folder, ids, found)
+
+
+@lru_cache(maxsize=1)
+def _model(folder: Path, params: bytes, digest: str):
+    return stages.load(folder, json.loads(params), "full")
+
+
+def _inputs(folder: Path, params: dict, model, settings: dict, ids: np.ndarray):
+    """What the loss is computed of: the training images, or the queries, prepared as for training."""
+    if settings["what"].startswith("training"):
+        return stages.inputs(folder, params, model, settings["images"], ids)
+    return model.prepare(measured.Measured(folder / "measured").arrays(settings["images"])["images"][ids], False)
+
+
+def kept(folder: Path, settings: dict, ids, compute: Callable) -> np.ndarray:
+    """Features of images, of which those not yet in the folder are computed first.
+
+    settings    plain JSON values: all that decides the features
+    ids         int [n]
+    compute     called with parts, int [<= AT_ONCE] each, of the images that are missing; must `write` those of each
+
+    Returns float32 [n, k], in the order of the ids. Raises Refused when the folder holds features of other settings.
+    """
+    folder, ids = Path(folder), np.asarray(ids, np.int64)
+    _same(folder / "settings.json", json.loads(measured.canonical(settings)))
+    rows = _rows(folder)
+    missing = np.array([i for i in np.unique(ids) if i not in rows], np.int64)
+    if len(missing):
+        compute([missing[i : i + AT_ONCE] for i in range(0, len(missing), AT_ONCE)])
+        rows = _rows(folder)
+    return np.stack([rows[i] for i in ids.tolist()])
+
+
+def write(folder: Path, ids: np.ndarray, found: np.ndarray):
+    """Keep the features of some images, float [n, k]: a file of their own, whole or not at all."""
+    ids = np.asarray(ids, np.int64)
+    path = Path(folder) / f"{measured.digest(measured.canonical(ids.tolist()))[:32]}.safetensors"
+    measured.write_bytes(path, measured.save_arrays({"ids": ids, "features": np.asarray(found, np.float32)}))
+
+
+def _rows(folder: Path) -> dict:
+    """Feature by image id, of all whole parts in a folder."""
+    rows = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with contextlib.suppress(SafetensorError):  # one that is not whole is made again
+            part = load_arrays(path.read_bytes())
+            rows |= zip(part["ids"].tolist(), part["features"], strict=True)
+    return rows
+
+
+def _same(path: Path, asked: dict):
+    """Write the settings, unless they are there. Raises Refused when others are."""
+    if not path.is_file():
+        return measured.write_bytes(path, measured.canonical(asked))
+    there = json.loads(path.read_bytes())
+    if odd := sorted(name for name in there.keys() | asked.keys() if there.get(name) != asked.get(name)):
+        both = "; ".join(f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked" for name in odd)
+        raise Refused(f"{path}: {both}; delete the folder, or ask for what is there")
