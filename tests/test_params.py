@@ -22,6 +22,10 @@ BAD = {
     "alpha of nobody": ("alphas: [0.01, 0.5]", ["alphas: [0.01, 0.5]", "0.01 of 20 contributors is nobody", "at least 0.05"]),
     "no alpha 0.5": ("alphas: [0.25]", ["alphas: [0.25]", "0.5 must be one of them"]),
     "a method there is not": ("compared: [Foo]", ["compared.0: 'Foo'", "Leave-one-out (LOO)"]),
+    "a method for other runs": (
+        "compared: [CLIP similarity (max)]",
+        ["compared: ['CLIP similarity (max)']", "CLIP similarity (max) needs embedding: clip_b32"],
+    ),
     "a fraction of nobody": ("remove_fraction: 0.01", ["remove_fraction: 0.01", "at least 1 of 20"]),
     "more owners than letters": (
         "owners_per_class: [27]\nimages_per_contributor: 5\nn_coalitions: 60\nn_paper_coalitions: 60",
@@ -38,7 +42,7 @@ BAD = {
     "LOO seeds": ("n_loo_seeds: 9\nn_full_seeds: 3", ["n_loo_seeds: 9", "at most n_full_seeds (3)"]),
     "an embedding that nobody trains": (
         "feature: inception_v3",
-        ["embedding: digits_embedding", "needs the classifier of digits", "pooled_pixels"],
+        ["embedding: digits_embedding", "needs feature: digits_classifier", "pooled_pixels"],
     ),
     "fraction 1": ("pruning_ratio: 1.0", ["pruning_ratio: 1.0", "less than 1"]),
     "text for a number": ("n_images: many", ["n_images: 'many'", "must be a valid integer"]),

@@ -2,19 +2,19 @@
 
     method(evidence) -> float [N], or a Credit with intervals
 
-One more method is one more function of an `Evidence` and one more line in METHODS; what it is `only` for stands beside it.
+One more method is one more function of an `Evidence`, one more line in METHODS, and its name in names.Method. Where a method is
+not for all runs, names.ONLY says for which.
 
 T  training images        Q  queries: the generated images that the property was computed from        N  contributors
 """
 
-from collections.abc import Callable
 from functools import cached_property, partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cdlib import contributors, controls, influence, loo, properties, similarity, sketches, stages, store, utilities
+from cdlib.names import EMBEDDINGS, HOW, SCORES, applies
 
 
 class Evidence:
@@ -131,54 +131,28 @@ def ridge_datamodel(evidence: Evidence) -> np.ndarray:
     return controls.ridge_datamodel(*utilities.game(evidence.run, evidence.sparse))
 
 
-class Method(NamedTuple):
-    """A function of an Evidence, and the parameters that a run must have for it: {name: value}, none for all runs."""
-
-    credit: Callable
-    only: dict = {}
-
-
-EMBEDDED_BY = {  # the parameter `embedding`, as the rows name it
-    "clip_b32": "CLIP",
-    "clip_l14": "CLIP ViT-L/14",
-    "blip_vqa": "BLIP",
-    "inception_pool": "Inception",
-    "digits_embedding": "Classifier",
-    "pooled_pixels": "Pooled-pixel",
-}
-SCORED_BY = {"laion_aesthetic": "Aesthetic score", "colourfulness": "Colourfulness"}  # the parameter `feature`
-HOW = ("average", "max")
-
 METHODS = {
-    **{f"Pixel similarity ({how})": Method(partial(pixels, how=how)) for how in HOW},
-    **{f"Embedding dist. ({how})": Method(partial(embedding_distance, how=how), {"property": "cluster_entropy"}) for how in HOW},
-    **{
-        f"{name} similarity ({how})": Method(partial(embeddings, how=how), {"embedding": embedding})
-        for embedding, name in EMBEDDED_BY.items()
-        for how in HOW
-    },
-    **{f"Gradient similarity ({how})": Method(partial(gradients, how=how)) for how in HOW},
-    **{
-        f"{name} ({how})": Method(partial(score, how=how), {"feature": feature})
-        for feature, name in SCORED_BY.items()
-        for how in HOW
-    },
-    "Relative IF": Method(partial(summed, method=influence.relative_influence)),
-    "Renormalized IF": Method(partial(summed, method=influence.renormalised_influence)),
-    "TRAK": Method(partial(summed, method=influence.trak)),
-    "Journey-TRAK": Method(partial(summed, method=influence.journey_trak, queries="journey")),
-    "D-TRAK": Method(partial(summed, method=influence.d_trak, loss="square", damping="d_trak_damping")),
-    "Leave-one-out (LOO)": Method(leave_one_out),
-    "Number of images (control)": Method(n_images),
-    "Ridge datamodel (control)": Method(ridge_datamodel),
+    **{f"Pixel similarity ({how})": partial(pixels, how=how) for how in HOW},
+    **{f"Embedding dist. ({how})": partial(embedding_distance, how=how) for how in HOW},
+    **{f"{name} similarity ({how})": partial(embeddings, how=how) for name in EMBEDDINGS.values() for how in HOW},
+    **{f"Gradient similarity ({how})": partial(gradients, how=how) for how in HOW},
+    **{f"{name} ({how})": partial(score, how=how) for name in SCORES.values() for how in HOW},
+    "Relative IF": partial(summed, method=influence.relative_influence),
+    "Renormalized IF": partial(summed, method=influence.renormalised_influence),
+    "TRAK": partial(summed, method=influence.trak),
+    "Journey-TRAK": partial(summed, method=influence.journey_trak, queries="journey"),
+    "D-TRAK": partial(summed, method=influence.d_trak, loss="square", damping="d_trak_damping"),
+    "Leave-one-out (LOO)": leave_one_out,
+    "Number of images (control)": n_images,
+    "Ridge datamodel (control)": ridge_datamodel,
 }
 
 
 def names(params: dict) -> list[str]:
     """The methods that apply to a run, in the order of the paper's Table 1."""
-    return [name for name, method in METHODS.items() if all(params[k] == value for k, value in method.only.items())]
+    return [name for name in METHODS if applies(name, params)]
 
 
 def credits(evidence: Evidence) -> dict:
     """{name: float [N] or Credit} by every method that applies to the run."""
-    return {name: METHODS[name].credit(evidence) for name in names(evidence.run.params)}
+    return {name: METHODS[name](evidence) for name in names(evidence.run.params)}

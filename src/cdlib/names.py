@@ -47,5 +47,26 @@ FEATURES = {
 }
 Feature = tuple(name for names in FEATURES.values() for name in names)
 
-# What images can be compared by.
-EMBEDDINGS = ("digits_embedding", "pooled_pixels", "clip_b32", "clip_l14", "blip_vqa", "inception_pool")
+# What images can be compared by (parameter `embedding`), and how the rows of such methods call it.
+EMBEDDINGS = {
+    "clip_b32": "CLIP",
+    "clip_l14": "CLIP ViT-L/14",
+    "blip_vqa": "BLIP",
+    "inception_pool": "Inception",
+    "digits_embedding": "Classifier",
+    "pooled_pixels": "Pooled-pixel",
+}
+SCORES = {"laion_aesthetic": "Aesthetic score", "colourfulness": "Colourfulness"}  # parameter `feature`
+HOW = ("average", "max")  # over a contributor's images
+
+# The parameters that a run must have for a method, of those that not all runs have.
+ONLY = {
+    **{f"Embedding dist. ({how})": {"property": "cluster_entropy"} for how in HOW},
+    **{f"{name} similarity ({how})": {"embedding": embedding} for embedding, name in EMBEDDINGS.items() for how in HOW},
+    **{f"{name} ({how})": {"feature": feature} for feature, name in SCORES.items() for how in HOW},
+}
+
+
+def applies(method: str, values: dict) -> bool:
+    """Whether a method can credit the contributors of a run with these parameters."""
+    return all(values[name] == value for name, value in ONLY.get(method, {}).items())

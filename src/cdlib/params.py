@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdlib import paths
 from cdlib.errors import Refused
-from cdlib.names import EMBEDDINGS, FEATURES, Feature, Method
+from cdlib.names import EMBEDDINGS, FEATURES, ONLY, Feature, Method, applies
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -86,7 +86,7 @@ class Params(BaseModel):
     finetune_schedule: Schedule
     finetune_warmup_steps: Count
     n_loo_seeds: Positive
-    embedding: Literal[EMBEDDINGS]
+    embedding: Literal[tuple(EMBEDDINGS)]
     similarity_max: Literal["of_average", "per_query"]
     embedding_distance: Literal["clusters", "global_mean"]
     gradient_timesteps: Annotated[int, Field(ge=1, le=1000)]
@@ -117,7 +117,7 @@ class Params(BaseModel):
             "owners_per_class": n < 2 and "must make at least 2 contributors",
             "feature": self.feature not in FEATURES[self.property] and f"must be one of {', '.join(FEATURES[self.property])}",
             "embedding": (self.embedding == "digits_embedding") > (self.feature == "digits_classifier")
-            and f"needs the classifier of digits, which this run does not train: one of {', '.join(EMBEDDINGS[1:])}",
+            and f"needs feature: digits_classifier; one of the others: {', '.join(EMBEDDINGS)}",
             "n_reference": self.property == "cluster_entropy"
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
@@ -128,6 +128,8 @@ class Params(BaseModel):
             "remove_fraction": int(self.remove_fraction * n + 1e-9) < 1 and f"must remove at least 1 of {n} contributors",
             "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
             "alphas": self._alphas_wrong(n),
+            "compared": (odd := [m for m in self.compared if not applies(m, self.model_dump())])
+            and f"{odd[0]} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[odd[0]].items())}",
         }
         found = [f"{name}: {getattr(self, name)}: {why}" for name, why in wrong.items() if why and name in asked]
         if found:
