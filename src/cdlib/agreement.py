@@ -41,12 +41,13 @@ def rank_correlation(attributions):
         value = grid[row, column]
         text, colour = ("-", GREY) if np.isnan(value) else (f"{100 * value:z.0f}", "w" if abs(value) > 0.7 else "k")
         axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
-    axes.set_yticks(range(len(names)), [f"{name}  {i}" for i, name in enumerate(names, 1)], fontsize=6.5)
+    labels = [name.replace(" Shapley (", " Shapley\n(") + f"  {i}" for i, name in enumerate(names, 1)]
+    axes.set_yticks(range(len(names)), labels, fontsize=6.5)
     axes.set_xticks(range(len(names)), range(1, 1 + len(names)), fontsize=6.5)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     n = attributions["contributor"].nunique()
-    figure.colorbar(shown, label="Spearman (%)", shrink=0.6, aspect=25, pad=0.02)
+    figure.colorbar(shown, label="Spearman (%)", shrink=0.6, aspect=25, pad=0.02).ax.tick_params(labelsize=6.5)
     figure.note(f"Rank correlation of the credits of n = {n} contributors by each two methods, in percent. A dash: ranks nobody.")
     return figure
