@@ -111,7 +111,7 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _together(self, info: ValidationInfo):
-        asked = (info.context or {}).get("asked", Params.model_fields)
+        asked = set((info.context or {}).get("asked", Params.model_fields))
         n = n_contributors(self.model_dump())
         wrong = {
             "owners_per_class": n < 2 and "must make at least 2 contributors",
@@ -128,7 +128,7 @@ class Params(BaseModel):
             "remove_fraction": int(self.remove_fraction * n + 1e-9) < 1 and f"must remove at least 1 of {n} contributors",
             "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
             "alphas": self._alphas_wrong(n),
-            "compared": (odd := [m for m in self.compared if not applies(m, self.model_dump())])
+            "compared": (odd := [m for m in self.compared if asked >= {*ONLY.get(m, {})} and not applies(m, self.model_dump())])
             and f"{odd[0]} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[odd[0]].items())}",
         }
         found = [f"{name}: {getattr(self, name)}: {why}" for name, why in wrong.items() if why and name in asked]
