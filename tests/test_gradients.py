@@ -129,6 +129,14 @@ def test_copies_under_one_id_have_one_feature_and_under_another_have_other_noise
     assert np.abs(one - other).max() > 0.01 * np.abs(one).max()
 
 
+def test_copies_have_the_smallest_of_their_ids():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    copies = np.stack([image[0], image[1], image[0], image[2], image[0], image[1]])
+    assert gradients.first_of_equal(copies, [9, 4, 7, 5, 8, 6]).tolist() == [7, 4, 7, 5, 7, 4]
+    assert gradients.first_of_equal(torch.from_numpy(copies)[:, ::2], [9, 4, 7, 5, 8, 6]).tolist() == [7, 4, 7, 5, 7, 4]
+    assert gradients.first_of_equal(copies[[0, 1, 3]], [9, 4, 5]).tolist() == [9, 4, 5]
+
+
 def test_generated_images_have_noise_of_their_own():
     model, x = made("pixel")
     generated = gradients.features(model, x[:1], IDS[:1], timesteps=[250], k=None, of="generated")

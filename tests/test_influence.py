@@ -122,6 +122,37 @@ def test_trak_is_what_traker_finds_up_to_its_scale(one_thread, tmp_path):
     assert scores.mean(1) == pytest.approx(expected, rel=1e-4)
 
 
+def from_images(method, images, ids, folder):
+    """The scores of images, uint8 [n, C, H, W], by id, from features of a small network."""
+    model, how = families.new(TINY, 0), dict(timesteps=[100, 600], k=64, loss="square" if method == "d_trak" else "simple")
+    ids = pd.Series(gradients.first_of_equal(images, ids), ids)
+    prepared = dict(zip(ids, model.prepare(images), strict=True))
+
+    def compute(part):
+        return gradients.features(model, torch.stack([prepared[i] for i in part.tolist()]), part, **how)
+
+    train, queries = gradients.kept(folder, {}, ids, compute, at_once=4), model.initial_noise(range(3))[:, None]
+    if method == "journey_trak":
+        queries = gradients.journey_features(model, range(3), 4, k=64)
+    else:
+        queries = gradients.features(model, queries, range(3), of="generated", **how)
+    return pd.Series(METHODS[method](train, queries, None), ids.index)
+
+
+@every
+def test_from_images_to_credit_copies_count_the_same_and_no_order_matters(method, tmp_path, one_thread):
+    images = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 4), np.uint8)
+    images, ids = np.concatenate([images, images[:4]]), np.arange(100, 116)
+    owner, order = pd.Series([0] * 4 + [1] * 8 + [2] * 4, ids), np.random.default_rng(1).permutation(16)
+    scores = from_images(method, images, ids, tmp_path / "one")
+    assert scores.iloc[12:].to_numpy() == pytest.approx(scores.iloc[:4].to_numpy(), rel=1e-9)
+    for how in similarity.HOW:
+        credit = similarity.aggregate(scores, owner, 3, how)
+        assert credit[2] == pytest.approx(credit[0], rel=1e-9) and credit[1] != pytest.approx(credit[0], rel=0.01)
+    shuffled = from_images(method, images[order], ids[order], tmp_path / "two")
+    np.testing.assert_allclose(shuffled[ids], scores, rtol=0, atol=1e-5 * scores.abs().max())
+
+
 @every
 @shapes
 def test_shuffling_the_images_and_the_queries_changes_no_score(method, n, k):
