@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cdlib import families, gradients, influence, similarity
+from cdlib import families, gradients, influence, similarity, sketches
 
 METHODS = {
     "gradient_similarity": lambda train, queries, damping: influence.gradient_similarity(train, queries),
@@ -66,6 +66,93 @@ def test_scores_from_a_network_are_those_of_dense_matrices_without_projection(me
     damping = influence.scale_free(train)
     expected = np.array(dense(method, train, queries, damping))
     assert METHODS[method](train, queries, damping) == pytest.approx(expected, rel=1e-6, abs=1e-6 * np.abs(expected).max())
+
+
+class FoundByTraker:
+    """The network's output that traker scores: L_Simple of an image, written out here, at given timesteps and noise."""
+
+    def __init__(self, model, timesteps, slope):
+        self.kept, self.t = model.forward_process.alphas_cumprod[timesteps].sqrt()[:, None, None, None], torch.tensor(timesteps)
+        self.added, self.slope = (1 - self.kept**2).sqrt(), slope
+
+    def get_output(self, network, weights, buffers, x, noise):
+        noisy = self.kept * x + self.added * noise
+        predicted = torch.func.functional_call(network, (weights, buffers), (noisy, self.t)).sample
+        return (predicted - noise).square().mean()
+
+    def get_out_to_loss_grad(self, network, weights, buffers, batch):
+        return self.slope[:, None]
+
+
+def found_by_traker(model, timesteps, train, queries, slope, folder, damping):
+    """traker's scores [T, Q] without projection, from pairs of images [n, C, H, W] and noise [n, S, C, H, W]."""
+    from trak import TRAKer
+    from trak.projectors import NoOpProjector
+
+    task = FoundByTraker(model, timesteps, slope)
+    traker = TRAKer(
+        model.unet, task, len(train[0]), folder, projector=NoOpProjector(device="cpu"), device="cpu",
+        use_half_precision=False, lambda_reg=damping, logging_level="ERROR",
+    )  # fmt: skip
+    traker.load_checkpoint(model.state(), model_id=0)
+    traker.featurize(train, num_samples=len(train[0]))
+    traker.finalize_features()
+    traker.start_scoring_checkpoint("queries", model.state(), 0, len(queries[0]))
+    traker.score(queries, num_samples=len(queries[0]))
+    return np.array(traker.finalize_scores("queries"))
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # of traker's docstrings, when compiled
+def test_trak_is_what_traker_finds_up_to_its_scale(one_thread, tmp_path):
+    """traker divides gradients by sqrt(P), G^-1 by its mean absolute entry, and multiplies by the slope of loss by output."""
+    model, timesteps = families.new(TINY, 0), [100, 600]
+    x = torch.randn((12, 1, *model.noise_shape()), generator=torch.Generator().manual_seed(0))
+    how = dict(timesteps=timesteps, k=None)
+    train = gradients.features(model, x[:9], range(9), **how)
+    queries = gradients.features(model, x[9:], range(3), of="generated", **how)
+    noise = [gradients._noise(range(n), timesteps, model.noise_shape(), 0, of) for n, of in ((9, "training"), (3, "generated"))]
+    n_parameters, slope = train.shape[1], torch.linspace(0.2, 1, 9)
+    damping = influence.scale_free(train)
+    scores = found_by_traker(
+        model, timesteps, (x[:9, 0], noise[0]), (x[9:, 0], noise[1]), slope, tmp_path, damping / n_parameters
+    )
+    kernel = train.T.astype(float) @ train + damping * np.eye(n_parameters)
+    scale = n_parameters * np.abs(np.linalg.inv(kernel)).mean()
+    expected = influence.trak(train, queries, damping) * slope.numpy() / scale
+    assert scores.mean(1) == pytest.approx(expected, rel=1e-4)
+
+
+def from_images(method, images, ids, folder):
+    """The scores of images, uint8 [n, C, H, W], by id, from features of a small network."""
+    model, how = families.new(TINY, 0), dict(timesteps=[100, 600], k=64, loss="square" if method == "d_trak" else "simple")
+    ids = pd.Series(sketches.first_of_equal(images, ids), ids)
+    prepared = dict(zip(ids, model.prepare(images), strict=True))
+
+    def compute(parts):
+        for part in parts:
+            found = gradients.features(model, torch.stack([prepared[i] for i in part.tolist()]), part, **how)
+            sketches.write(folder, part, found)
+
+    train, queries = sketches.kept(folder, {}, ids, compute), model.initial_noise(range(3))[:, None]
+    if method == "journey_trak":
+        queries = gradients.journey_features(model, range(3), 4, k=64)
+    else:
+        queries = gradients.features(model, queries, range(3), of="generated", **how)
+    return pd.Series(METHODS[method](train, queries, None), ids.index)
+
+
+@every
+def test_from_images_to_credit_copies_count_the_same_and_no_order_matters(method, tmp_path, one_thread):
+    images = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 4), np.uint8)
+    images, ids = np.concatenate([images, images[:4]]), np.arange(100, 116)
+    owner, order = pd.Series([0] * 4 + [1] * 8 + [2] * 4, ids), np.random.default_rng(1).permutation(16)
+    scores = from_images(method, images, ids, tmp_path / "one")
+    assert scores.iloc[12:].to_numpy() == pytest.approx(scores.iloc[:4].to_numpy(), rel=1e-9)
+    for how in similarity.HOW:
+        credit = similarity.aggregate(scores, owner, 3, how)
+        assert credit[2] == pytest.approx(credit[0], rel=1e-9) and credit[1] != pytest.approx(credit[0], rel=0.01)
+    shuffled = from_images(method, images[order], ids[order], tmp_path / "two")
+    np.testing.assert_allclose(shuffled[ids], scores, rtol=0, atol=1e-5 * scores.abs().max())
 
 
 @every

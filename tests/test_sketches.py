@@ -71,3 +71,11 @@ def test_a_part_that_is_not_whole_is_computed_again(tmp_path):
     again = Computed(tmp_path)
     np.testing.assert_array_equal(kept(tmp_path, range(20), again), expected)
     assert again.asked == [list(range(6, 12))]
+
+
+def test_copies_have_the_smallest_of_their_ids():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    copies = np.stack([image[0], image[1], image[0], image[2], image[0], image[1]])
+    assert sketches.first_of_equal(copies, [9, 4, 7, 5, 8, 6]).tolist() == [7, 4, 7, 5, 7, 4]
+    assert sketches.first_of_equal(copies[:, ::2], [9, 4, 7, 5, 8, 6]).tolist() == [7, 4, 7, 5, 7, 4]
+    assert sketches.first_of_equal(copies[[0, 1, 3]], [9, 4, 5]).tolist() == [9, 4, 5]

@@ -46,8 +46,8 @@ def trak(train, queries, damping=None):
     queries  float [Q, k]  of the same
 
     Returns float [T].
-    Source: eq. 13-14 (Park et al. 2023). Differs: traker's own scores are these, divided by the mean absolute entry of G^-1 and
-    multiplied by the gradient of the loss by the model's output function.
+    Source: eq. 13-14 (Park et al. 2023). Differs: traker divides gradients of P parameters by sqrt(P); its lambda is this / P;
+    its scores are these, divided by P times the mean absolute entry of G^-1, times the slope of the loss by the model's output.
     """
     train, queries = _checked(train, queries)
     return _influence(train, damping) @ queries.mean(0)

@@ -90,6 +90,7 @@ class Params(BaseModel):
     similarity_max: Literal["of_average", "per_query"]
     embedding_distance: Literal["clusters", "global_mean"]
     gradient_timesteps: Annotated[int, Field(ge=1, le=1000)]
+    gradient_noise: Literal["own", "shared"]
     projection_dim: Positive
     damping: Annotated[float, Field(ge=0)]
     d_trak_damping: Annotated[float, Field(ge=0)]

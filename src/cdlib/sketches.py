@@ -37,6 +37,9 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
     what    one of WHAT
     key     of the measured coalition whose images are the queries
 
+    An image's noise at a timestep is its own, by image id (of copies: of the first of them), or, with `gradient_noise: shared`,
+    that of the timestep. The paper has "one instance of noise" at each timestep, which can mean either.
+
     Raises Refused when the full model is missing, RuntimeError when a part cannot be computed.
     Source: section 4.3, "gradients are computed using the original model"; appendix C.
     """
@@ -49,10 +52,12 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
         "images": stages.dataset(p).digest() if of == "training" else key,
         "timesteps": p["sampling_steps"] if loss == "journey" else p["gradient_timesteps"],
         "k": p["projection_dim"],
+        "noise": p["gradient_noise"],
         "seed": p["train_seed"],
     }
     if of == "training":
         ids = np.unique(stages.dataset(p).contributors.image)
+        ids = first_of_equal(stages.dataset(p).images[ids], ids)
     else:
         ids = np.arange(len(run.measured.arrays(key)["images"]))
     folder = run.path("gradients") / f"{what.replace(', ', '_')}-{measured.digest(measured.canonical(settings))[:12]}"
@@ -78,11 +83,12 @@ def compute_one(task: tuple):
     with machine.one_thread():
         model = _model(run_folder, measured.canonical(params), settings["model"])
         if loss == "journey":
-            found = gradients.journey_features(model, ids, settings["timesteps"], **how)
+            found = gradients.journey_features(model, ids, settings["timesteps"], **how)  # whose noise is always its own
         else:
             x = _inputs(run_folder, params, model, settings, ids)
             timesteps = gradients.evenly(settings["timesteps"])
-            found = gradients.features(model, x, ids, loss=loss, timesteps=timesteps, of=of, **how)
+            noisy = ids if settings["noise"] == "own" else np.zeros_like(ids)
+            found = gradients.features(model, x, noisy, loss=loss, timesteps=timesteps, of=of, **how)
     write(folder, ids, found)
 
 
@@ -98,11 +104,25 @@ def _inputs(folder: Path, params: dict, model, settings: dict, ids: np.ndarray):
     return model.prepare(measured.Measured(folder / "measured").arrays(settings["images"])["images"][ids], False)
 
 
+def first_of_equal(images, ids) -> np.ndarray:
+    """For each image the smallest id of those that are the same image, so that copies have one noise, and one feature.
+
+    images    [n, ...]  of one dtype
+    ids       int [n]
+
+    Returns int [n].
+    """
+    first, contents = {}, [measured.digest(np.ascontiguousarray(image).tobytes()) for image in images]
+    for content, i in zip(contents, np.asarray(ids).tolist(), strict=True):
+        first[content] = min(i, first.get(content, i))
+    return np.array([first[content] for content in contents], np.int64)
+
+
 def kept(folder: Path, settings: dict, ids, compute: Callable) -> np.ndarray:
     """Features of images, of which those not yet in the folder are computed first.
 
     settings    plain JSON values: all that decides the features
-    ids         int [n]
+    ids         int [n]; what has one id is computed once
     compute     called with parts, int [<= AT_ONCE] each, of the images that are missing; must `write` those of each
 
     Returns float32 [n, k], in the order of the ids. Raises Refused when the folder holds features of other settings.
