@@ -18,7 +18,7 @@ ROOMS = {
     "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
     "judge": ["lds", "counterfactual"],
-    "show": ["style", "tables", "figures", "agreement", "pictures", "report"],
+    "show": ["style", "tables", "figures", "agreement", "pictures", "provenance", "report"],
     "run": ["run", "__main__"],
 }
 FLOORS = list(ROOMS)

@@ -110,7 +110,7 @@ def test_report_is_one_page_with_every_table_and_figure(smoke):
     assert done.returncode == 0, done.stderr
     page = (smoke / "runs" / "smoke" / "report" / "index.html").read_text()
     assert all(f"{n}.html" in page for n in NOTEBOOKS)
-    assert page.count("data:image/png") >= 3 and "Table 4" in page
+    assert page.count("data:image/webp") >= 3 and "Table 4" in page
 
 
 def test_plain_papermill_runs_a_notebook_and_refuses_an_unknown_name(smoke, tmp_path):

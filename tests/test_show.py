@@ -3,17 +3,14 @@
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
-from nbformat import v4
+from PIL import Image
 
 from cdlib import figures, pictures, style, tables
-from cdlib.report import report
 
 OURS = "Sparsified-FT Shapley (Ours)"
 CONTRIBUTORS = [*"01234", *(f"{digit}{owner}" for digit in "56789" for owner in "abc")]
@@ -294,47 +291,14 @@ def test_a_notebook_shows_a_figure_once(every_figure):
     assert size == {"width": 605, "height": 198}
 
 
-class Resources(HTMLParser):
-    """What a page loads, and what it links to."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.loaded, self.linked = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        for name, value in attributes:
-            if name in ("src", "srcset") or (tag, name) == ("link", "href"):
-                self.loaded.append(value)
-            elif name == "href":
-                self.linked.append(value)
+def test_a_saved_figure_carries_its_caption(every_figure, tmp_path):
+    png = figures.save(every_figure["figure_3"], tmp_path, "figure_3")
+    caption = "Relative change of the property without the top contributors, and with them alone"
+    with Image.open(png) as image:
+        assert image.info["Title"] == caption
+    assert caption.encode() in png.with_suffix(".pdf").read_bytes()
 
 
-def test_the_report_needs_no_network_and_its_links_hold(every_table, every_figure, tmp_path):
-    for name, frame in every_table.items():
-        tables.write(frame, tmp_path / "figures", name, "A caption.")
-    for name in ("figure_2", "figure_3"):
-        figures.save(every_figure[name], tmp_path / "figures", name)
-    cells = [
-        v4.new_markdown_cell("# 4. Shapley values"),
-        v4.new_code_cell("1 + 1", outputs=[v4.new_output("stream", text="2")]),
-    ]
-    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "04_shapley.ipynb")
-
-    page = report(tmp_path, tmp_path / "figures", [tmp_path / "04_shapley.ipynb"], "digits", {"seconds": 3, "device": "<cpu>"})
-
-    assert page == tmp_path / "report" / "index.html"
-    text = page.read_text()
-    index, notebook = Resources(text), Resources((page.parent / "04_shapley.html").read_text())
-    assert len(index.loaded) == 2
-    assert all(loaded.startswith("data:image/png") for loaded in index.loaded)
-    assert [loaded for loaded in notebook.loaded if not loaded.startswith("data:")] == []
-    assert "04_shapley.html" in index.linked
-    assert [link for link in index.linked if not link.startswith("#") and not (page.parent / link).is_file()] == []
-    assert text.count("<table>") == len(every_table)
-    assert "&lt;cpu&gt;" in text
-    assert text.index('id="table_1"') < text.index('id="table_2"') < text.index('id="figure_2"')
-
-
-def test_a_report_can_be_made_before_anything_is_drawn(tmp_path):
-    assert "None yet." in report(tmp_path, tmp_path / "figures", [], "digits", {}).read_text()
+def test_every_figure_has_a_caption_of_one_sentence(every_figure):
+    captions = {name: figure.caption for name, figure in every_figure.items()}
+    assert [name for name, c in captions.items() if not c or "`" in c or ". " in c or c.endswith(".")] == []

@@ -30,7 +30,7 @@ def correlations(attributions):
 
 @styled
 def rank_correlation(attributions):
-    """A heat map of `correlations`, in percent."""
+    """Rank correlation between the credits of each two methods, in percent."""
     frame = correlations(attributions)
     names = list(frame["first"].unique())
     grid = frame.pivot(index="first", columns="second", values="spearman").loc[names, names].to_numpy()

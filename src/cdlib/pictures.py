@@ -52,7 +52,10 @@ def generated(samples, values, property_name="utility"):
 
 @styled
 def top_and_generated(credits, examples, samples, values, property_name="utility", n=4):
-    """`top_contributors` above `generated`, as one figure. Source: Figure 4."""
+    """The contributors with the most credit and the least, above images that several models draw. Source: Figure 4.
+
+    Parameters as of `top_contributors` and `generated`.
+    """
     above, contributors = _contributors(credits, examples, n)
     below, models = _models(samples, values, property_name)
     heights_in = [_height_in(contributors, 2), _height_in(models, 1) + 0.2]

@@ -1,13 +1,23 @@
-"""One static page of a run: its tables, its figures, its executed notebooks, and where they come from. No network."""
+"""One static page of a run: its tables, its figures, its executed notebooks, and where they come from. No network.
+
+runs/<name>/report/index.html    the page, with its figures inside; beside it the executed notebooks and files/
+runs/index.html                  all runs
+"""
 
 import base64
-import html
+import io
 import re
 import shutil
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
+from nbformat.reader import NotJSONError
+from PIL import Image
+
+from cdlib import done, paths, provenance
+from cdlib.progress import duration
 
 OFFLINE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
@@ -15,112 +25,104 @@ OFFLINE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}"""
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 52rem; margin: 0 auto; padding: 1rem; }}
-h1, h2 {{ line-height: 1.2; }}
-h2 {{ border-bottom: 1px solid #ddd; margin-top: 2.5rem; }}
-a {{ color: #0072b2; }}
-section {{ margin: 2rem 0; }}
-nav a {{ display: inline-block; margin-right: 1rem; }}
-img {{ max-width: 100%; height: auto; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }}
-th, td {{ padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top; white-space: nowrap; }}
-thead tr {{ border-top: 2px solid #222; border-bottom: 1px solid #222; }}
-tbody tr:last-child {{ border-bottom: 2px solid #222; }}
-.provenance td {{ white-space: normal; overflow-wrap: anywhere; }}
-.files {{ font-size: .85rem; }}
-@media print {{
-body {{ font-size: 10pt; max-width: none; }}
-section {{ break-inside: avoid; }}
-nav, .files {{ display: none; }}
-}}
-</style>
-</head>
-<body>
-<h1>{name}</h1>
-<nav>
-<a href="#tables">Tables</a> <a href="#figures">Figures</a>
-<a href="#notebooks">Notebooks</a> <a href="#provenance">Provenance</a>
-</nav>
-<h2 id="tables">Tables</h2>
-{tables}
-<h2 id="figures">Figures</h2>
-{figures}
-<h2 id="notebooks">Notebooks</h2>
-{notebooks}
-<h2 id="provenance">Provenance</h2>
-{provenance}
-</body>
-</html>
-"""
+CAPITALS = ("LDS", "FID")
 
 
-def report(run_folder, figures_folder, notebooks, name, provenance):
-    """The page of a run.
+def report(run, file, asked=None, workers=1):
+    """The page of a run, whatever is there of it by now; its size is mostly that of the figures.
 
-    run_folder       runs/<name>
-    figures_folder   tables (csv, md, tex) and figures (pdf, png, csv) as `tables.write` and `figures.save` leave them
-    notebooks        paths of the executed notebooks, in their order
-    provenance       {what: value}: parameters, versions, device, revision, seconds
+    run, asked, workers    as of `provenance.about`
+    file                   the run's parameter file
 
     Returns the path of index.html.
-    Writes run_folder/report/: index.html, one html a notebook, files/ (copies of all tables and figures).
+    Writes runs/<name>/report/: index.html, one html an executed notebook, files/ (copies of all tables and figures).
     """
-    folder, source = Path(run_folder) / "report", Path(figures_folder)
+    folder = run.path("report")
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
-    for path in sorted(source.glob("*.*")):
+    for path in sorted(run.figures.glob("*.*")):
         shutil.copyfile(path, folder / "files" / path.name)
-    for path in notebooks:
-        (folder / f"{Path(path).stem}.html").write_text(_executed(path), encoding="utf-8")
-    page = PAGE.format(
-        name=html.escape(name),
-        tables="\n".join(map(_table, sorted(source.glob("*.md"), key=_number))) or "None yet.",
-        figures="\n".join(map(_figure, sorted(source.glob("*.png"), key=_number))) or "None yet.",
-        notebooks="\n".join(f'<p><a href="{Path(p).stem}.html">{Path(p).stem}</a></p>' for p in notebooks) or "None yet.",
-        provenance=_provenance(provenance),
+    executed = [path.stem for path in sorted(run.path("notebooks").glob("*.ipynb")) if _executed(path, folder)]
+    tables = [_table(path) for path in sorted(run.figures.glob("*.md"), key=_number)]
+    figures = [_figure(path) for path in sorted(run.figures.glob("*.png"), key=_number)]
+    about = provenance.about(run, asked, workers)
+    return _write(folder / "index.html", "report.html", file=file, tables=tables, figures=figures, executed=executed, **about)
+
+
+def index(runs_folder):
+    """The page of all runs, each with a link to its report. Returns its path. Writes runs_folder/index.html."""
+    folders = sorted(path.parent for path in Path(runs_folder).glob("*/done"))
+    return _write(Path(runs_folder) / "index.html", "runs.html", runs=[_run(f) for f in folders], n=len(paths.notebooks()))
+
+
+def _run(folder):
+    """What the page of all runs says of one; what is not known yet is empty."""
+    states = done.states(folder)
+    values = {name: value for s in states.values() for name, value in s["params"].items()}
+    table = folder / "measured.csv"
+    return {
+        "name": folder.name,
+        "done": len(states),
+        "coalitions": table.read_bytes().count(b"\n") - 1 if table.is_file() else 0,
+        "report": (folder / "report" / "index.html").is_file(),
+        **{name: values.get(name, "") for name in ("dataset", "model", "property")},
+    }
+
+
+def _write(path, template, **values):
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-    (folder / "index.html").write_text(page, encoding="utf-8")
-    return folder / "index.html"
+    pages.filters["duration"] = duration
+    path.write_text(pages.get_template(template).render(values), encoding="utf-8", newline="\n")
+    return path
 
 
-def _executed(path):
-    """An executed notebook as html that loads nothing; formulas stay as they are written."""
-    return HTMLExporter(raw_template=OFFLINE, embed_images=True).from_filename(str(path))[0]
+def _executed(path, folder):
+    """Writes an executed notebook as html that loads nothing; formulas stay as they are written.
+
+    Returns False for one that cannot be read: it may just be being written.
+    """
+    try:
+        page = HTMLExporter(raw_template=OFFLINE, embed_images=True).from_filename(str(path))[0]
+    except NotJSONError:
+        return False
+    (folder / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    return True
 
 
 def _table(path):
-    text = markdown2html(path.read_text(encoding="utf-8"))
-    return f'<section id="{path.stem}"><div class="wide">{text}</div>{_files(path, "csv", "md", "tex")}</section>'
+    """A table for the page: what `_shown` has, and the rest of its caption and its rows as html."""
+    text = path.read_text(encoding="utf-8")
+    caption, rows = re.fullmatch(r"(?:\*\*[^*]+\*\* ?(.*?)\n\n)?(.*)", text, re.S).groups(default="")
+    title, _, rest = caption.partition(". ")
+    html = markdown2html(rows).replace("<th>", '<th scope="col">')
+    return _shown(path, title.rstrip("."), "csv", "md", "tex") | {"rest": rest, "html": html}
 
 
 def _figure(path):
-    png = path.read_bytes()
-    half_width_px = int.from_bytes(png[16:20]) // 2  # of the header: figures are saved at twice a screen's resolution
-    title = path.stem.replace("_", " ").capitalize()
-    image = f'<img alt="{title}" width="{half_width_px}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-    return f'<section id="{path.stem}"><h3>{title}</h3>{image}{_files(path, "pdf", "png", "csv")}</section>'
+    """A figure for the page: what `_shown` has, and the image as lossless WebP, a third of the png, and its size on a screen."""
+    with Image.open(path) as image:
+        data = io.BytesIO()
+        image.save(data, "WEBP", lossless=True, method=6)
+        title, size_px = image.info.get("Title", ""), [side // 2 for side in image.size]  # saved at twice a screen's resolution
+    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return _shown(path, title, "pdf", "png", "csv") | {"source": source, "width": size_px[0], "height": size_px[1]}
 
 
-def _files(path, *kinds):
-    """Links to the copies of a table or figure, in those kinds that exist."""
-    kinds = [kind for kind in kinds if path.with_suffix(f".{kind}").is_file()]
-    links = " · ".join(f'<a href="files/{path.stem}.{kind}">{kind}</a>' for kind in kinds)
-    return f'<p class="files">{links}</p>'
-
-
-def _provenance(provenance):
-    rows = (f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in provenance.items())
-    return f'<table class="provenance"><tbody>{"".join(rows)}</tbody></table>'
+def _shown(path, title, *kinds):
+    """A table or figure: its id, its label, whether that is a number, its title, and its files of those kinds that exist."""
+    words = path.stem.replace("_", " ").capitalize().split()
+    label = " ".join(word.upper() if word.upper() in CAPITALS else word for word in words)
+    files = [path.with_suffix(f".{kind}").name for kind in kinds if path.with_suffix(f".{kind}").is_file()]
+    return {"id": path.stem, "label": label, "numbered": label[-1].isdigit(), "title": title, "files": files}
 
 
 def _number(path):
-    """Sorts figure_2 before figure_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
+    """Sorts figure_2 before figure_10, and what has a number before what has none."""
+    parts = re.split(r"(\d+)", path.stem)
+    return len(parts) == 1, [int(part) if part.isdigit() else part for part in parts]

@@ -257,18 +257,26 @@ def bench(file: Path, changes: dict | None = None, steps: int = 5):
 
 
 def report(file: Path, changes: dict | None = None):
-    """Write the report of a run: one page with all tables and figures, and the executed notebooks as html."""
-    values = load(file, changes)
-    folder = paths.runs() / values["name"]
-    notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
-    if not notebooks:
-        raise Refused(f"{folder / 'notebooks'}: nothing has run yet; first: cdlib run {file}")
-    left = list(done.states(folder).values())
-    about = {"parameters": str(file)}
-    if left:
-        about |= left[-1]["versions"] | {k: left[-1][k] for k in ("revision", "machine")}
-        about["seconds"] = round(sum(s["seconds"] for s in left))
-    say(f"report: {pages.report(folder, paths.figures(values['name']), notebooks, values['name'], about)}")
+    """Write the report of a run, as far as it is: one page with all tables and figures; and the page of all runs."""
+    values = load(file, changes, without_data=True)
+    here = store.Run("08_figures", values)
+    if not any(here.path(p).is_dir() for p in ("done", "notebooks")):
+        raise Refused(f"{here.folder}: nothing has run yet; first: cdlib run {file}")
+    say(f"report: {_with_size(pages.report(here, file, _asked(here), executors.n_workers(values)))}")
+    say(f"all runs: {_with_size(pages.index(paths.runs()))}")
+
+
+def _asked(here: store.Run) -> list | None:
+    """Each `_wanted` with its `_records`; None where the data is not there, without which nobody knows which they are."""
+    try:
+        datasets.check(here.params)
+        return [(wanted, _records(here, wanted)) for wanted in _wanted(here)]
+    except ValueError:
+        return None
+
+
+def _with_size(page: Path) -> str:
+    return f"{page} ({page.stat().st_size / 1000:,.0f} kB)"
 
 
 def fail(error: Exception, code: int) -> int:

@@ -34,6 +34,11 @@ def revision() -> str:
         return ""
 
 
+def machine() -> str:
+    """The machine, in a few words."""
+    return f"{platform.machine()} {os.cpu_count()} cores"
+
+
 class Run:
     """One run's folder, as one notebook sees it.
 
@@ -111,7 +116,7 @@ class Run:
             "seconds": round(time.monotonic() - self.started, 3),
             "versions": versions(),
             "revision": revision(),
-            "machine": f"{platform.machine()} {os.cpu_count()} cores",
+            "machine": machine(),
         }
         self._write_measured(done.states(self.folder) | {self.notebook: state})
         write_bytes(self.path(f"done/{self.notebook}.json"), json.dumps(state, indent=1).encode())

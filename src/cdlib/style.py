@@ -91,7 +91,11 @@ class Drawing(Figure):
     """A figure in this style, which carries the tidy frame it was drawn from and shows itself in a notebook.
 
     pyplot does not know it, so a cell that ends in it shows it once.
+
+    caption   one sentence on what is to be seen, which `save` keeps within the pdf and the png
     """
+
+    caption = ""
 
     @rc_context(RC)
     def __init__(self, frame, height_in, width_in=WIDTH_IN):
@@ -115,7 +119,7 @@ class Drawing(Figure):
 
 
 def styled(draw):
-    """Makes a function that draws a `Drawing` do so in this style.
+    """Makes a function that draws a `Drawing` do so in this style; the first sentence of its docstring is the caption.
 
     It is laid out here, once: an engine moves things a little each time, so showing a figure would change its file.
     """
@@ -126,6 +130,7 @@ def styled(draw):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
+        figure.caption = " ".join((draw.__doc__ or "").split()).partition(". ")[0].rstrip(".")
         return figure
 
     return drawn
@@ -164,13 +169,16 @@ def unit(method, property_name):
 def save(figure, folder, name, frame=None):
     """Writes folder/name.pdf, name.png (220 dpi), and name.csv; the same figure gives the same bytes.
 
+    The title of the pdf and the png is the figure's caption.
+
     frame   what it was drawn from; left out, the frame that the figure carries
     Returns the path of the png.
     """
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    title = {"Title": figure.caption}
+    figure.savefig(path.with_suffix(".pdf"), metadata=title | {"CreationDate": None, "Creator": None, "Producer": None})
+    figure.savefig(path.with_suffix(".png"), metadata=title | {"Software": None})
     frame = figure.frame if frame is None else frame
     pd.DataFrame(frame).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
     return path.with_suffix(".png")
