@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cdlib import baselines, params, paths
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "Sparsified-FT Shapley (Ours)"
 
@@ -33,10 +35,19 @@ def test_our_credit_predicts_better_than_every_baseline_and_than_counting_images
     scores = committed("table_1")
     scores = scores[scores.interval == "subsets"].set_index("method").lds_percent
     names = {
-        "baselines": ["Pixel similarity (average)", "Pixel similarity (max)", "Leave-one-out (LOO)"],
+        "baselines": [name for name in scores.index if "Shapley" not in name and "(control)" not in name],
         "control": ["Number of images (control)"],
     }[rival]
     assert scores[OURS] > scores[names].max()
+
+
+def test_every_method_that_applies_is_judged_at_every_alpha():
+    scores = committed("table_3")
+    shapley = ["Retraining Shapley", "FT Shapley", "Sparsified-FT Shapley (paper's estimator)", OURS]
+    expected = {*baselines.names(params.load(paths.params("digits_full"))), *shapley}
+    for alpha in (0.25, 0.5, 0.75):
+        rows = scores[(scores.alpha == alpha) & (scores.interval == "subsets")]
+        assert set(rows.method) == expected and rows[["low", "high", "ceiling_percent"]].notna().all(axis=None)
 
 
 def test_sparsified_fine_tuning_costs_at_most_a_third_of_retraining():
