@@ -276,6 +276,19 @@ def test_the_journey_ends_in_the_drawn_image():
     assert torch.equal(drawn, model.draw([4, 2], 5))
 
 
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_the_journey_is_what_the_solver_says_that_the_clean_image_is(kind):
+    model, _ = made(kind)
+    clean, _ = gradients.journey(model, [4, 2], 5)
+    solver, x = model.solver(), model.initial_noise([4, 2])
+    solver.set_timesteps(5)
+    with torch.no_grad():
+        for k, t in enumerate(solver.timesteps):
+            step = solver.step(model.guided(x, t), t, x)
+            torch.testing.assert_close(clean[:, k], step.pred_original_sample, rtol=1e-4, atol=1e-4)
+            x = step.prev_sample
+
+
 def test_the_journey_of_a_known_model_is_known():
     """A network that predicts no noise sees the clean image as x / sqrt(signal), which for x of one generation is one image."""
     model, _ = made("latent")
