@@ -3,9 +3,9 @@
 T  training images        Q  generated images (queries)        k  dimension of the features
 Phi [T, k]  features of the training images; phi_j its rows        G = Phi' Phi + lambda I, [k, k]
 
-Each method is f(train, queries, damping) -> float [T]: a score of each training image, averaged over the queries. All but the
-gradient similarity are linear in the queries, so they see the mean query only. The paper sums scores over a contributor's images,
-and takes average or maximum of the similarity (similarity.aggregate). One model is scored: S = 1 in the paper too.
+Each method is f(train, queries, damping) -> float [T]: a score of each training image, averaged over the queries. It is linear
+in the queries, so it sees their mean only. The paper sums scores over a contributor's images (similarity.aggregate). One model is
+scored: S = 1 in the paper too. Gradient similarity (eq. 12) is `similarity.cosine` of the features.
 
 A damping (lambda) is None for the scale-free one, or a number in the square of the features' unit.
 """
@@ -24,19 +24,6 @@ def scale_free(train, factor=FACTOR) -> float:
     """
     train = np.asarray(train)
     return factor * float(np.einsum("jd,jd->", train, train, dtype=float)) / min(train.shape)
-
-
-def gradient_similarity(train, queries):
-    """Cosine of the features of each training image and the queries, averaged over these; 0 for a feature of zeros.
-
-    train    float [T, k]  gradients of L_Simple
-    queries  float [Q, k]  of the same
-
-    Returns float [T], in -1..1.
-    Source: eq. 12 (Charpiat et al. 2019).
-    """
-    train, queries = _checked(train, queries)
-    return _per_length(train @ _per_length(queries, queries).mean(0), train)
 
 
 def trak(train, queries, damping=None):

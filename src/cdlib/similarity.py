@@ -29,9 +29,6 @@ def cosine(train, queries):
     return np.concatenate([given @ mean_query for _, given in _units(train)])
 
 
-pixel = cosine
-
-
 def max_per_query(train, queries, owner, n):
     """Credit of each contributor: the largest cosine of each query to one of their images, averaged over the queries.
 
