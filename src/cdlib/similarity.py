@@ -103,4 +103,6 @@ def _units(vectors):
         part = vectors[rows].reshape(-1, vectors[0].size)
         part = part / 127.5 - 1 if part.dtype == np.uint8 else part.astype(float)
         norm = np.sqrt(np.einsum("id,id->i", part, part))
+        if not np.isfinite(norm).all():
+            raise ValueError("vectors that are not finite: compute them again")
         yield rows, part / np.where(norm > 0, norm, 1)[:, None]
