@@ -170,6 +170,20 @@ def test_failures_are_counted_and_a_success_takes_their_place(tmp_path):
     assert kept.read(KEY)["status"] == "measured"
 
 
+def test_what_was_measured_stays_so_when_measuring_it_again_fails(kept):
+    before = kept.read(KEY)
+    kept.fail(SPEC, "out of memory")
+    assert kept.read(KEY) == before
+
+
+def test_a_coalition_is_had_with_the_arrays_that_were_kept_only(kept):
+    assert kept.has(KEY) and kept.has(KEY, ["images"]) and kept.has(KEY, ["images", "probabilities"])
+    assert not kept.has(KEY, ["images", "embedding"])
+    kept.path(KEY).with_suffix(".safetensors").write_bytes(b"")
+    assert kept.has(KEY) and not kept.has(KEY, ["images"])
+    assert not kept.has("0" * 32, ["images"])
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 def test_a_crash_before_the_record_leaves_none_and_the_next_time_it_is_whole(tmp_path, monkeypatch, suffix):
     kept = Measured(tmp_path)

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "src" / "cdlib"
 ROOMS = {
     "ground": ["__init__", "paths", "names", "params", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
-    "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "sample", "prune", "stages"],
+    "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
     "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
-    "judge": ["lds", "counterfactual"],
+    "judge": ["lds", "counterfactual", "fid", "unlearning"],
     "show": ["style", "tables", "figures", "agreement", "pictures", "provenance", "report"],
     "run": ["run", "__main__"],
 }

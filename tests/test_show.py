@@ -86,6 +86,7 @@ def every_table(lds, lds_by_coalitions, runtime):
         "table_2": tables.table_2(runtime),
         "table_3": tables.table_3(lds),
         "table_4": tables.table_4(lds_by_coalitions),
+        "table_9": tables.table_9(unlearning(("sparse_finetune", [0.2, 0.3]), ("gradient_ascent", [1 / 3, np.pi]))),
     }
 
 
@@ -158,6 +159,36 @@ def test_the_readable_form_has_intervals_the_best_credit_in_bold_and_the_ceiling
     assert cells[OURS] == "**61.7 [55.5, 66.5]**"
     assert cells["Ridge datamodel (control)"] == "90.2 [84.0, 95.0]"
     assert (cells.index[-1], cells.iloc[-1]) == ("Ceiling", "94.0")
+
+
+def unlearning(*rows):
+    """unlearning.csv, of (procedure, distances)."""
+    rows = [(name, f"{i:04b}", 0, "inception_score", 5.0, fid) for name, fids in rows for i, fid in enumerate(fids)]
+    return pd.DataFrame(rows, columns=["procedure", "members", "seed", "property", "value", "fid"])
+
+
+def test_table_9_is_the_mean_and_spread_of_the_distances_in_the_papers_order():
+    fids = [("unchanged", [1.0, 3.0]), ("influence_unlearning", [90.0]), ("gradient_ascent", [180.0, np.nan, 190.0])]
+    table = tables.table_9(unlearning(*fids, ("retrain", [np.nan] * 3), ("sparse_finetune", [20.0, 25.5, 31.0])))
+    names = ["sparse_finetune", "gradient_ascent", "influence_unlearning", "unchanged"]
+    assert table.procedure.tolist() == names and table.n_coalitions.tolist() == [3, 2, 1, 2]
+    assert table.fid.tolist() == pytest.approx([25.5, 185, 90, 2])
+    assert table.fid_sd.tolist() == pytest.approx([5.5, 50**0.5, np.nan, 2**0.5], nan_ok=True)
+    cells = tables.readable(table)
+    assert cells["FID to retraining"].tolist() == ["25.5 (5.5)", "185.0 (7.1)", "90.0", "2.0 (1.4)"]
+    assert cells["Procedure"].tolist() == ["Sparsified FT", "Sparsified GA", "Sparsified IU", "Sparse model, unchanged"]
+
+
+def test_small_distances_have_two_decimals():
+    table = tables.table_9(unlearning(("sparse_finetune", [0.2, 0.25]), ("gradient_ascent", [1.0, 1.5])))
+    assert tables.readable(table)["FID to retraining"].tolist() == ["0.23 (0.04)", "1.25 (0.35)"]
+
+
+def test_without_unlearning_table_9_is_empty_and_can_be_written(tmp_path):
+    unlearning().to_csv(tmp_path / "unlearning.csv", index=False)
+    table = tables.table_9(pd.read_csv(tmp_path / "unlearning.csv"))
+    assert table.empty and tables.readable(table).empty
+    assert pd.read_csv(tables.write(table, tmp_path, "table_9", "FID.")).columns.tolist() == list(table.columns)
 
 
 def test_what_is_not_defined_is_a_dash(lds):

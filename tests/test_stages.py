@@ -55,3 +55,12 @@ def test_a_continued_average_prunes_the_raw_weights(run):
     raw, _ = families.continuing(stages.path(run.folder, "full"))
     assert same(stages.pruned(smooth).state(), raw.state())
     assert not same(raw.state(), families.load(stages.path(run.folder, "full")).state())
+
+
+def test_every_pretrained_part_that_a_run_takes_is_looked_for_before_it_starts(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(stages.pretrained, "find", lambda name, params: asked.append(name))
+    for n_unlearn, expected in ((2, ["inception"]), (0, [])):
+        asked.clear()
+        stages.needed(run.folder, run.params | {"fid_embedding": "inception_pool", "n_unlearn": n_unlearn})
+        assert asked == expected

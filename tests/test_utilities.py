@@ -3,11 +3,12 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
-from cdlib import __main__, coalition, families, plan, stages, store, utilities
+from cdlib import __main__, coalition, families, plan, properties, stages, store, unlearn, utilities
 from cdlib.plan import Wanted
 from cdlib.properties import inception_score
 from cdlib.train import NotFinite
@@ -15,6 +16,8 @@ from cdlib.train import NotFinite
 MEMBERS = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
 SEEDS = np.array([1, 0, 0, 0, 5])
 PROCEDURES = ["retrain", "finetune", "sparse_finetune"]
+UNLEARNING = ["gradient_ascent", "influence_unlearning"]
+ALL = PROCEDURES + UNLEARNING
 
 
 def wanted(procedure="retrain", members=MEMBERS, seeds=SEEDS):
@@ -139,6 +142,87 @@ def test_nobodys_model_is_as_it_was_initialised_and_everybodys_saw_every_image(r
     np.testing.assert_array_equal(drawn, model.draw(range(16), 2).numpy())
 
 
+@pytest.mark.parametrize("procedure", UNLEARNING)
+def test_unlearning_starts_from_the_sparse_model_and_is_told_whose_images_go(run, procedure, monkeypatch):
+    seen = []
+    monkeypatch.setitem(unlearn.METHODS, procedure, lambda model, *rest: seen.append((snapshot(model), *rest)))
+    utilities.measure(run, wanted(procedure, MEMBERS[:2], SEEDS[:2]))
+    data, start = stages.dataset(run.params), stages.load(run.folder, run.params, "sparse").state()
+    owner = data.contributors.set_index("image").contributor.sort_index()
+    for (weights, x, removed, how, seed), gone, expected_seed in zip(seen, (["2a", "2b"], ["0", "1"]), SEEDS, strict=False):
+        assert same(weights, start) and seed == expected_seed
+        np.testing.assert_array_equal(pixels(x), data.images[owner.index])
+        np.testing.assert_array_equal(removed, owner.isin(gone))
+        assert how.as_dict().get("lr") == (run["ga_lr"] if procedure == "gradient_ascent" else None)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("procedure", UNLEARNING)
+def test_unlearning_nobody_leaves_the_sparse_model_and_unlearning_everybody_does_not(run, procedure):
+    everybody, nobody = utilities.measure(run, wanted(procedure, MEMBERS[[3, 4]], SEEDS[[3, 4]])).key
+    sparse = stages.load(run.folder, run.params, "sparse").draw(range(16), 2).numpy()
+    np.testing.assert_array_equal(run.measured.arrays(everybody)["images"], sparse)
+    assert (run.measured.arrays(nobody)["images"] != sparse).any()
+
+
+def test_a_model_that_unlearning_destroys_is_a_failure_and_the_others_are_kept(run):
+    wild = changed(run, ga_lr=1e39)
+    with pytest.warns(UserWarning, match="4 coalitions could not be measured"):
+        table = utilities.measure(wild, wanted("gradient_ascent"))
+    assert table.members.tolist() == ["1111"]
+    assert "NotFinite" in run.measured.read(keys(wild, "gradient_ascent")[0])["error"]
+
+
+def keeping(*names, procedure="retrain"):
+    """The first two coalitions, and what is kept of all their images."""
+    return Wanted("some coalitions", procedure, MEMBERS[:2], SEEDS[:2], keeps=names)
+
+
+def test_a_feature_of_all_images_is_kept_on_demand_and_is_no_part_of_the_key(run, monkeypatch):
+    monkeypatch.setattr(coalition, "KEPT_IMAGES", 5)
+    table = utilities.measure(run, keeping("digits_embedding", "pooled_pixels"))
+    assert table.key.tolist() == keys(run, "retrain")[:2]
+    for key in table.key:
+        arrays = run.measured.arrays(key)
+        assert len(arrays["images"]) == 5
+        for name, d in (("digits_embedding", 64), ("pooled_pixels", 64)):
+            found, expected = arrays[f"embedding/{name}"], properties.feature(run.folder, run.params, name)(arrays["images"])
+            assert (found.dtype, found.shape) == (np.float16, (16, d))
+            np.testing.assert_allclose(found[:5], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_coalition_that_lacks_a_feature_is_measured_again_with_the_same_values(run, trainings):
+    first = utilities.measure(run, wanted(members=MEMBERS[:2], seeds=SEEDS[:2]))
+    before = [run.measured.arrays(key) for key in first.key]
+    again = utilities.measure(run, keeping("pooled_pixels"))
+    seconds = ["train_seconds", "sample_seconds"]
+    assert len(trainings) == 4 and again.drop(columns=seconds).equals(first.drop(columns=seconds))
+    for key, arrays in zip(again.key, before, strict=True):
+        now = run.measured.arrays(key)
+        assert now.keys() - arrays.keys() == {"embedding/pooled_pixels"}
+        assert all((now[name] == array).all() for name, array in arrays.items())
+    for asked in (keeping("pooled_pixels"), keeping()):
+        utilities.measure(run, asked)
+    assert len(trainings) == 4
+
+
+def test_a_coalition_stays_measured_when_it_fails_as_it_is_measured_again(run, unlucky):
+    unlucky.on = False
+    first = utilities.measure(run, wanted(members=MEMBERS[:2], seeds=SEEDS[:2]))
+    unlucky.on = True
+    with pytest.warns(UserWarning, match="1 coalitions could not be measured"):
+        assert len(utilities.measure(run, keeping("pooled_pixels"))) == 1
+    assert utilities.measure(run, wanted(members=MEMBERS[:2], seeds=SEEDS[:2])).key.tolist() == first.key.tolist()
+
+
+def test_a_feature_that_is_not_there_is_refused_before_anything_is_trained(run, trainings):
+    (run.folder / "models" / "classifier.json").unlink()
+    other = changed(run, property="aesthetic_score", feature="colourfulness")
+    with pytest.raises(ValueError, match="classifier.safetensors: missing"):
+        utilities.measure(other, keeping("digits_embedding"))
+    assert not trainings
+
+
 def test_what_the_property_is_made_of_is_kept(run):
     table = utilities.measure(run, wanted())
     for key, value in zip(table.key, table.inception_score, strict=True):
@@ -217,6 +301,8 @@ def test_values_do_not_depend_on_the_executor_or_the_number_of_workers(made, run
         if name != "tiny":
             shutil.copytree(made, here.folder)
         table = utilities.measure(here, wanted("sparse_finetune"))
+        few = [utilities.measure(here, wanted(p, MEMBERS[:2], SEEDS[:2])) for p in UNLEARNING]
+        table = pd.concat([table, *few])
         tables.append(table.drop(columns=["train_seconds", "sample_seconds"]).to_dict("list"))
         arrays.append([here.measured.arrays(key) for key in table.key])
     assert tables[0] == tables[1] == tables[2]
@@ -232,13 +318,22 @@ def test_values_do_not_depend_on_the_executor_or_the_number_of_workers(made, run
         ("finetune_schedule", "constant", ["finetune", "sparse_finetune"]),
         ("train_lr", 0.5, ["retrain"]),
         ("train_steps", 9, ["retrain"]),
-        ("batch_size", 5, PROCEDURES),
+        ("ga_lr", 0.5, ["gradient_ascent"]),
+        ("ga_epochs", 9, ["gradient_ascent"]),
+        ("iu_ratio", 0.7, ["influence_unlearning"]),
+        ("iu_damping", 9.0, ["influence_unlearning"]),
+        ("iu_batch", 9, ["influence_unlearning"]),
+        ("iu_draws", 9, ["influence_unlearning"]),
+        ("grad_clip", 0.5, [*PROCEDURES, "gradient_ascent"]),
+        ("batch_size", 5, [*PROCEDURES, "gradient_ascent"]),
         ("ema", "fresh", PROCEDURES),
-        ("timesteps", "uniform", PROCEDURES),
-        ("n_images", 17, PROCEDURES),
-        ("sampling_steps", 3, PROCEDURES),
-        ("images_per_contributor", 19, PROCEDURES),
-        ("assignment_seed", 1, PROCEDURES),
+        ("timesteps", "uniform", ALL),
+        ("n_images", 17, ALL),
+        ("sampling_steps", 3, ALL),
+        ("images_per_contributor", 19, ALL),
+        ("assignment_seed", 1, ALL),
+        ("n_unlearn", 9, []),
+        ("fid_embedding", "pooled_pixels", []),
         ("n_coalitions", 99, []),
         ("coalition_seed", 1, []),
         ("executor", "processes", []),
@@ -248,20 +343,20 @@ def test_values_do_not_depend_on_the_executor_or_the_number_of_workers(made, run
 )
 def test_a_parameter_changes_the_keys_of_the_procedures_it_can_change(run, name, value, affected):
     other = changed(run, **{name: value})
-    assert [p for p in PROCEDURES if keys(run, p) != keys(other, p)] == affected
+    assert [p for p in ALL if keys(run, p) != keys(other, p)] == affected
 
 
 def test_procedures_coalitions_and_seeds_never_share_a_key(run):
-    found = [key for procedure in PROCEDURES for key in keys(run, procedure)]
-    assert len(set(found)) == len(found) == 15
+    found = [key for procedure in ALL for key in keys(run, procedure)]
+    assert len(set(found)) == len(found) == 25
 
 
 def test_another_full_model_makes_other_finetuned_coalitions(run):
-    before = {p: keys(run, p) for p in PROCEDURES}
+    before = {p: keys(run, p) for p in ALL}
     stages.full(changed(run, train_seed=1))
-    assert [p for p in PROCEDURES if keys(run, p) != before[p]] == ["finetune"]
+    assert [p for p in ALL if keys(run, p) != before[p]] == ["finetune"]
     stages.sparse(changed(run, train_seed=1))
-    assert [p for p in PROCEDURES if keys(run, p) != before[p]] == ["finetune", "sparse_finetune"]
+    assert [p for p in ALL if keys(run, p) != before[p]] == ["finetune", "sparse_finetune", *UNLEARNING]
 
 
 def test_the_game_of_a_table_is_who_was_in_and_v(run):

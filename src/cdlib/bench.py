@@ -14,6 +14,7 @@ import torch
 from cdlib import families, machine, recipes
 from cdlib.machine import one_thread
 from cdlib.train import train
+from cdlib.utilities import START
 
 STEPS, WARM_UP = 5, 2
 
@@ -64,12 +65,16 @@ def _timed(work, steps: int, device: str) -> float:
 
 
 def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
-    """Estimated seconds of one model of everybody's images, by procedure, training and sampling together."""
+    """Estimated seconds of one model of everybody's images, by procedure, training and sampling together.
+
+    Of gradient ascent as if everybody were unlearned; of influence unlearning its gradients, in steps of their own size.
+    """
     drawn = params["n_images"] * params["sampling_steps"]
     found = {}
-    for procedure, model in (("retrain", "full"), ("finetune", "full"), ("sparse_finetune", "sparse")):
-        how = recipes.recipe(params, "train" if procedure == "retrain" else "finetune")
-        found[procedure] = how.n_steps(n_images) * each.train[model] + drawn * each["sample"][model]
+    for procedure, start in START.items():
+        how, model = recipes.of(params, procedure), start or "full"
+        size = how.batch_size * getattr(how, "draws", 1) / params["batch_size"]
+        found[procedure] = how.n_steps(n_images) * size * each.train[model] + drawn * each["sample"][model]
     return found
 
 

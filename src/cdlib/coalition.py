@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import contributors, families, machine, measured, properties, sample, stages
+from cdlib import contributors, families, machine, measured, properties, recipes, sample, stages, unlearn
 from cdlib.errors import Refused
 from cdlib.measured import Measured
-from cdlib.recipes import recipe
 from cdlib.train import NotFinite, train
 from cdlib.utilities import START
 
@@ -16,8 +15,10 @@ KEPT_IMAGES = 64  # of each model, 16 of large ones; of a full model all, for th
 LARGE_PX = 64
 
 
-def measure(folder: str, params: dict, spec: dict):
+def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
     """Measure what a specification says (utilities.specifications) and keep it in the run's folder.
+
+    keeps    features of all images that are kept beside the record, in half precision (plan.Wanted)
 
     Raises NotFinite when the loss or the property is not a finite number.
     """
@@ -28,29 +29,40 @@ def measure(folder: str, params: dict, spec: dict):
         images = sample.draw(
             model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
         )
-        kept = KEPT_IMAGES if images.shape[-1] <= LARGE_PX else KEPT_IMAGES // 4
+        kept = KEPT_IMAGES if images.shape[-1] <= LARGE_PX or keeps else KEPT_IMAGES // 4
         values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else kept]}
         for name in spec["properties"]:
             per_image = properties.named(name).per_image(folder, params, images)
             values[name] = properties.named(name).value(params, per_image)
             arrays |= {f"{name}/{key}": array for key, array in per_image.items()}
+        for name in keeps:
+            arrays[properties.kept_as(name)] = properties.feature(folder, params, name)(images).astype(np.float16)
     if not np.isfinite(list(values.values())).all():
         raise NotFinite(f"property not finite: {values}")
     Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
 
 
 def _model(folder: Path, params: dict, spec: dict):
-    """The model of a coalition: start weights, then trained on the coalition's images; nobody's model stays as it starts."""
-    start, average = START[spec["procedure"]], None
-    ids = contributors.images_of(stages.dataset(params).contributors, measured.members([spec["members"]])[0])
-    how = recipe(params, "finetune" if start else "train")
+    """The model of a coalition: start weights, then trained on the coalition's images, or without the others' by unlearning.
+
+    Nobody's trained model, and everybody's unlearned one, stay as they start.
+    """
+    procedure, seed, average = spec["procedure"], spec["seed"], None
+    table, start = stages.dataset(params).contributors, START[procedure]
+    ids, digest = contributors.images_of(table, measured.members([spec["members"]])[0]), spec["dataset"]["digest"]
+    how = recipes.of(params, procedure)
     if start is None:
-        model = families.new(spec["model"], spec["seed"], machine.device(params["device"]), stages.frozen(folder, params))
+        model = families.new(spec["model"], seed, machine.device(params["device"]), stages.frozen(folder, params))
     else:
         path = stages.path(folder, start)
         if families.whole(path)["digest"] != spec["start"]:
             raise Refused(f"{path}: another model since this coalition was asked for; run the notebook again")
+        if procedure in unlearn.METHODS:
+            everybody, model = np.unique(table.image), stages.load(folder, params, start)
+            x, removed = stages.inputs(folder, params, model, digest, everybody), ~np.isin(everybody, ids)
+            unlearn.METHODS[procedure](model, x, removed, how, seed)
+            return model
         model, average = stages.started(folder, params, start)
     if len(ids):
-        train(model, stages.inputs(folder, params, model, spec["dataset"]["digest"], ids), how, spec["seed"], average)
+        train(model, stages.inputs(folder, params, model, digest, ids), how, seed, average)
     return model

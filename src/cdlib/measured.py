@@ -96,10 +96,15 @@ class Measured:
             )
         return record
 
-    def has(self, key: str) -> bool:
-        """Whether a coalition was measured, and did not fail."""
+    def has(self, key: str, arrays=()) -> bool:
+        """Whether a coalition was measured and did not fail, and these arrays were kept."""
         record = self.read(key)
-        return record is not None and record["status"] == "measured"
+        if record is None or record["status"] != "measured":
+            return False
+        if arrays:
+            with contextlib.suppress(Refused):
+                return set(arrays) <= self.arrays(key).keys()
+        return not arrays
 
     def row(self, key: str) -> dict:
         """A measured coalition as a row of measured.csv. Raises Refused when it was not measured."""
@@ -146,9 +151,14 @@ class Measured:
         )
 
     def fail(self, spec: dict, error: str) -> int:
-        """Keep why a coalition could not be measured; returns how often it has failed."""
+        """Keep why a coalition could not be measured; returns how often it has failed.
+
+        One that was measured before, and now only lacks an array, stays measured.
+        """
         key = self.key(spec)
         attempts = (self.read(key) or {}).get("attempts", 0) + 1
+        if self.has(key):
+            return attempts
         self._seal({"key": key, "status": "failed", "spec": spec, "attempts": attempts, "error": error})
         return attempts
 

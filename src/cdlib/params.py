@@ -102,6 +102,14 @@ class Params(BaseModel):
     keep_fraction: Fraction
     compared: Annotated[list[Method], Field(min_length=1)]
     n_counterfactual_seeds: Positive
+    n_unlearn: Count
+    ga_lr: Rate
+    ga_epochs: Positive
+    iu_ratio: Rate
+    iu_damping: Rate
+    iu_batch: Positive
+    iu_draws: Positive
+    fid_embedding: Literal[tuple(EMBEDDINGS)]
     vqvae_path: str
     minisd_path: str
     blip_path: str
@@ -117,8 +125,8 @@ class Params(BaseModel):
         wrong = {
             "owners_per_class": n < 2 and "must make at least 2 contributors",
             "feature": self.feature not in FEATURES[self.property] and f"must be one of {', '.join(FEATURES[self.property])}",
-            "embedding": (self.embedding == "digits_embedding") > (self.feature == "digits_classifier")
-            and f"needs feature: digits_classifier; one of the others: {', '.join(EMBEDDINGS)}",
+            "embedding": self._untrained(self.embedding),
+            "fid_embedding": self._untrained(self.fid_embedding),
             "n_reference": self.property == "cluster_entropy"
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
@@ -136,6 +144,11 @@ class Params(BaseModel):
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    def _untrained(self, embedding: str) -> str:
+        if embedding != "digits_embedding" or self.feature == "digits_classifier":
+            return ""
+        return f"needs feature: digits_classifier; one of the others: {', '.join(EMBEDDINGS)}"
 
     def _alphas_wrong(self, n: int) -> str:
         if len(set(self.alphas)) < len(self.alphas):

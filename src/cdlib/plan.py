@@ -13,6 +13,7 @@ from cdlib.params import n_contributors
 
 OURS = "Sparsified-FT Shapley (Ours)"
 PAPERS = "Sparsified-FT Shapley (paper's estimator)"
+AGAIN, UNCHANGED = "retrain_again", "unchanged"  # what retraining with another seed changes, and what doing nothing leaves
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class Wanted:
     """Coalitions to be measured.
 
     purpose      what for: a method's name, or a few words
-    procedure    retrain | finetune | sparse_finetune
+    procedure    of utilities.START: how the models are made
     members      bool [M, N]
     seeds        int [M]: of initial weights (retrain) and of the training's randomness
     estimator    of the credits that these coalitions give (attributions.ESTIMATORS); empty when they give none
+    keeps        features (params.EMBEDDINGS) of all images, which are kept with each; they are no part of its key
     """
 
     purpose: str
@@ -31,6 +33,7 @@ class Wanted:
     members: np.ndarray
     seeds: np.ndarray
     estimator: str = ""
+    keeps: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.members)
@@ -116,9 +119,26 @@ def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, 
     }
 
 
+def unlearning(params: dict) -> dict[str, Wanted]:
+    """Notebook 07: the first of the paper's draws by each procedure of Table 9; and two to compare those with.
+
+    They are each coalition retrained once more, with the next seed, and the sparse model as it is: unlearning nobody.
+    Where notebook 04 asks for the same coalition, procedure and seed, it is the same measured coalition.
+    """
+    n = n_contributors(params)
+    members = coalitions.kernel(n, params["n_unlearn"], params["coalition_seed"])
+    seeds, keeps = coalitions.repeats(members), (params["fid_embedding"],)
+    procedures = ("retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning")
+    wanted = {p: Wanted("unlearning", p, members, seeds, keeps=keeps) for p in procedures}
+    wanted[AGAIN] = Wanted("unlearning: noise of retraining", "retrain", members, seeds + 1, keeps=keeps)
+    everybody = coalitions.everybody(n)[None]
+    wanted[UNCHANGED] = Wanted("unlearning: nothing done", "gradient_ascent", everybody, np.zeros(1, int), keeps=keeps)
+    return wanted if len(members) else {}
+
+
 def n_planned(params: dict) -> pd.Series:
     """How many models a run makes, by procedure; coalitions that several notebooks ask for are counted for each."""
-    wanted = [*ends(params), *shapley(params), leave_one_out(params), *lds(params)]
+    wanted = [*ends(params), *shapley(params), leave_one_out(params), *lds(params), *unlearning(params).values()]
     found = pd.Series([len(w) for w in wanted]).groupby([w.procedure for w in wanted], sort=False).sum()
     found["retrain"] += len(params["compared"]) * len(changes(params)) * params["n_counterfactual_seeds"]
     return found

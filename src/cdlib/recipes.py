@@ -1,4 +1,4 @@
-"""How models are trained, by stage: full model and retraining, the pruned model, fine-tuning.
+"""How models are made, by stage: full model and retraining, the pruned model, fine-tuning; and by unlearning.
 
 No torch is needed to know a recipe.
 """
@@ -55,6 +55,45 @@ class Recipe:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How influence unlearning changes a model (unlearn.influence).
+
+    ratio         fraction of the computed change of the weights that is made
+    damping       added to the diagonal of the Fisher matrix
+    batch_size    images whose mean gradient is one gradient of the Fisher matrix; 1: each image's own
+    draws         draws of (timestep, noise) for each image that a gradient averages
+    timesteps, horizontal_flip, precision    as in Recipe
+    """
+
+    ratio: float
+    damping: float
+    batch_size: int
+    draws: int = 1
+    timesteps: str = "uniform"
+    horizontal_flip: bool = False
+    precision: str = "fp32"
+
+    def n_steps(self, n_images: int) -> int:
+        """Gradients of so many images."""
+        return -(-n_images // self.batch_size)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def of(params: dict, procedure: str) -> Recipe | Influence:
+    """How the model of a coalition is made by a procedure (utilities.START)."""
+    shared = {name: params[name] for name in ("timesteps", "horizontal_flip", "precision")}
+    if procedure == "gradient_ascent":
+        own = dict(steps=0, epochs=params["ga_epochs"], lr=params["ga_lr"], schedule="constant")
+        return Recipe(**own, batch_size=params["batch_size"], grad_clip=params["grad_clip"], **shared)
+    if procedure == "influence_unlearning":
+        own = {name: params[f"iu_{name}"] for name in ("ratio", "damping", "draws")}
+        return Influence(**own, batch_size=params["iu_batch"], **shared)
+    return recipe(params, "train" if procedure == "retrain" else "finetune")
 
 
 def recipe(params: dict, stage: str) -> Recipe:

@@ -58,7 +58,7 @@ def _frozen_digest(place: Path, name: str) -> str:
 
 def needed(folder: Path, params: dict) -> Path | None:
     """Look for all pretrained parts and packages that the run takes, before any work; returns as `frozen`. Raises Refused."""
-    for feature in (params["feature"], params["embedding"]):
+    for feature in (params["feature"], params["embedding"], params["fid_embedding"] if params["n_unlearn"] else ""):
         for part in pretrained.NEEDS.get(feature, ()):
             pretrained.find(part, params)
     if params["optimizer"] == "adam_8bit":

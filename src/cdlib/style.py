@@ -15,7 +15,15 @@ from matplotlib.figure import Figure
 
 WIDTH_IN = 5.5  # text width of the paper
 
-PROCEDURES = {"retrain": "Retraining", "finetune": "FT", "sparse_finetune": "Sparsified FT"}  # shown as
+PROCEDURES = {  # shown as
+    "retrain": "Retraining",
+    "finetune": "FT",
+    "sparse_finetune": "Sparsified FT",
+    "gradient_ascent": "Sparsified GA",
+    "influence_unlearning": "Sparsified IU",
+    "retrain_again": "Retraining, another seed",
+    "unchanged": "Sparse model, unchanged",
+}
 
 COLOURS = {  # in the order of the paper's tables
     "Pixel similarity (average)": "#56B4E9",  # similarities: blues for averages, yellows for maxima
@@ -48,6 +56,10 @@ COLOURS = {  # in the order of the paper's tables
     "retrain": "#009E73",
     "finetune": "#0072B2",
     "sparse_finetune": "#D55E00",
+    "gradient_ascent": "#56B4E9",
+    "influence_unlearning": "#CC79A7",
+    "retrain_again": "#009E73",
+    "unchanged": "#555555",
 }
 GROUPS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
 

@@ -47,11 +47,23 @@ def table_4(lds_by_coalitions):
     return in_order(lds_by_coalitions.sort_values(["alpha", "n_coalitions"], kind="stable"), "procedure")
 
 
+def table_9(unlearning):
+    """How far what each procedure draws is from what retraining draws: FID, over coalitions. Source: Table 9.
+
+    unlearning    rows of unlearning.csv
+
+    Returns procedure, fid (mean), fid_sd (NaN of one coalition), n_coalitions. `retrain_again` and `unchanged` are no
+    procedures of the paper: the one is the noise of retraining, the other what doing nothing gives.
+    """
+    groups = unlearning.dropna(subset="fid").astype({"fid": float}).groupby("procedure", sort=False).fid
+    return in_order(groups.agg(fid="mean", fid_sd="std", n_coalitions="count").reset_index(), "procedure")
+
+
 def readable(frame):
     """The frame as a person reads it: "61.5 [55.2, 67.0]", best in **bold**, the ceiling last.
 
     Rows with LDS become methods x alpha, or for each alpha coalitions x procedures, with the intervals over test
-    coalitions; rows with seconds become one line a procedure.
+    coalitions; rows with seconds, or with FID, become one line a procedure.
     Returns a frame of str.
     """
     if "lds_percent" in frame and "procedure" in frame:
@@ -62,6 +74,8 @@ def readable(frame):
         return _blocks(frame, ["property"], lambda rows: _lds(rows, "alpha", "LDS (%), α = {:g}"))
     if "train_seconds" in frame:
         return _seconds(frame)
+    if "fid_sd" in frame:
+        return _fid(frame)
     return frame.map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else str(cell))
 
 
@@ -116,10 +130,24 @@ def _seconds(table):
     )
 
 
+def _fid(table):
+    digits = 1 if table["fid"].max() >= 10 else 2
+    texts = [f"{mean:.{digits}f} ({sd:.{digits}f})" for mean, sd in zip(table["fid"], table["fid_sd"], strict=True)]
+    return pd.DataFrame(
+        {
+            "Procedure": table["procedure"].replace(PROCEDURES),
+            "FID to retraining": [text.removesuffix(" (nan)") for text in texts],
+            "Coalitions": table["n_coalitions"].map("{:.0f}".format),
+        }
+    )
+
+
 def footer(frame):
     """What the readable form leaves unsaid: the kind of interval, n, and what the ceiling is."""
     if "train_seconds" in frame:
         return "Medians over the coalitions measured."
+    if "fid_sd" in frame:
+        return "Mean (standard deviation) over coalitions; lower is closer. Retraining with another seed: noise alone."
     if "lds_percent" not in frame:
         return ""
     n = "" if "procedure" in frame else f" (n = {' or '.join(str(n) for n in sorted(set(frame['n_coalitions'])))})"

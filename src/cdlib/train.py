@@ -71,12 +71,30 @@ class Trained:
     ema_step: int
 
 
-def train(model, x: torch.Tensor, recipe: Recipe, seed: int, average: EMAModel | None = None, progress=None) -> Trained:
+def drawn_loss(model, x: torch.Tensor, rows: torch.Tensor, how, draw: torch.Generator) -> torch.Tensor:
+    """The loss of some images, each at a timestep, of a view and with a noise that are drawn: a scalar.
+
+    x       float [T, V, ...]: prepared images (model.prepare), V views of each
+    rows    int [B]: which of them; one that is named twice is drawn for twice
+    how     its `timesteps` and `precision` (recipes)
+    """
+    t = _timesteps(len(rows), how, draw, model.device)
+    views = torch.randint(0, x.shape[1], (len(rows),), generator=draw, device=model.device) if x.shape[1] > 1 else 0
+    batch = model.batch(x[rows, views], draw)
+    noise = torch.randn(batch.shape, generator=draw, device=model.device)
+    with torch.autocast(model.device.split(":")[0], torch.bfloat16, enabled=how.precision == "bf16"):
+        return model.loss(batch, t, noise)
+
+
+def train(
+    model, x: torch.Tensor, recipe: Recipe, seed: int, average: EMAModel | None = None, progress=None, ascend: bool = False
+) -> Trained:
     """Train a model in place; with an average (ema), the model ends with the averaged weights.
 
     x           float [T, V, ...]: prepared images (model.prepare), V views of each
     average     the start model's average, for ema = continued (families.continuing)
     progress    called after each step
+    ascend      raise the loss, instead of lowering it
 
     All random numbers are drawn on the model's device, and nothing in the loop waits for it. Raises NotFinite.
     """
@@ -91,13 +109,8 @@ def train(model, x: torch.Tensor, recipe: Recipe, seed: int, average: EMAModel |
     losses = []
     model.unet.train()
     for rows in _batches(len(x), recipe, draw, device):
-        t = _timesteps(len(rows), recipe, draw, device)
-        views = torch.randint(0, x.shape[1], (len(rows),), generator=draw, device=device) if x.shape[1] > 1 else 0
-        batch = model.batch(x[rows, views], draw)
-        noise = torch.randn(batch.shape, generator=draw, device=device)
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = model.loss(batch, t, noise)
-        loss.backward()
+        loss = drawn_loss(model, x, rows, recipe, draw)
+        (-loss if ascend else loss).backward()
         if recipe.grad_clip:
             torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
         optimizer.step()

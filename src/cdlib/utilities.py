@@ -2,10 +2,12 @@
 
 M  coalitions        N  contributors
 
-procedure          start weights    steps, rate, schedule     images
-retrain            random           train_*                   the coalition's
-finetune           full model       finetune_*                the coalition's
-sparse_finetune    pruned model     finetune_*                the coalition's (section 3.2: the paper's method)
+procedure               start weights    how            images
+retrain                 random           train_*        the coalition's
+finetune                full model       finetune_*     the coalition's
+sparse_finetune         pruned model     finetune_*     the coalition's (section 3.2: the paper's method)
+gradient_ascent         pruned model     ga_*           the others' (section D.4)
+influence_unlearning    pruned model     iu_*           everybody's (section D.4)
 """
 
 import warnings
@@ -13,13 +15,13 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from cdlib import executors, families, machine, measured, properties, stages, store
+from cdlib import executors, families, machine, measured, properties, recipes, stages, store
 from cdlib.measured import bits
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
-from cdlib.recipes import recipe
 
 START = {"retrain": None, "finetune": "full", "sparse_finetune": "sparse"}
+START |= {"gradient_ascent": "sparse", "influence_unlearning": "sparse"}
 MAX_ATTEMPTS = 3
 VERSION = 1  # to be raised when the code of training, sampling or a property changes what a coalition measures
 
@@ -39,7 +41,7 @@ def context(run: store.Run, procedure: str) -> dict:
         "dataset": {"name": p["dataset"], "digest": stages.dataset(p).digest()},
         "model": stages.config(run.folder, p),
         "procedure": procedure,
-        "recipe": recipe(p, "finetune" if start else "train").as_dict(),
+        "recipe": recipes.of(p, procedure).as_dict(),
         "start": about["digest"] if about else "random",
         "sampler": {"n_images": p["n_images"], "steps": p["sampling_steps"]},
         "properties": {p["property"]: properties.named(p["property"]).settings(run.folder, p)},
@@ -56,15 +58,18 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     """The wanted coalitions, each measured once whoever asks for it: trained and sampled only where the store has none.
 
     Returns a frame in the order asked for: key, procedure, seed, members, size, one column for each property,
-    train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out.
+    train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out. One that lacks what this
+    asker keeps of its images (plan.Wanted) is measured again, under the same key.
     """
-    specs = specifications(run, wanted)
+    specs, arrays = specifications(run, wanted), [properties.kept_as(name) for name in wanted.keeps]
+    for name in wanted.keeps:
+        properties.feature(run.folder, run.params, name)  # refused before any work, not in each coalition
     keys = [run.measured.key(s) for s in specs]
-    todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k)}
+    todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k, arrays)}
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json"))
     for _ in range(MAX_ATTEMPTS):
-        tasks = [(str(run.folder), run.params, spec) for spec in todo.values()]
+        tasks = [(str(run.folder), run.params, spec, wanted.keeps) for spec in todo.values()]
         for task, error in executors.EXECUTORS[run["executor"]](measure_one, tasks, workers):
             if error:
                 run.measured.fail(task[2], error)
@@ -93,7 +98,7 @@ def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
 
 
 def measure_one(task: tuple):
-    """Measure one coalition and keep it: (run folder, parameters, specification). Runs in a worker, and imports torch there."""
+    """Measure one coalition and keep it: the arguments of coalition.measure. Runs in a worker, and imports torch there."""
     from cdlib import coalition
 
     coalition.measure(*task)

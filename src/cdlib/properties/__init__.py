@@ -20,6 +20,11 @@ def named(name: str):
     return import_module(f"cdlib.properties.{name}")
 
 
+def kept_as(name: str) -> str:
+    """Under which name a feature of all images is kept with a measured coalition."""
+    return f"embedding/{name}"
+
+
 def feature(folder: Path, params: dict, name: str | None = None):
     """What the run's property is computed from, or another by its name: a features.Feature.
 

@@ -1,0 +1,57 @@
+"""The Fréchet distance of two Gaussians, and with it of two sets of images (FID): how unlike they are. Lower is more alike.
+
+|m - m'|^2 + tr(C + C' - 2 (C^1/2 C' C^1/2)^1/2)        Source: Dowson & Landau 1982; Heusel et al. 2017
+
+n  images        D  length of a feature        R  a root of a covariance: C = R' R
+
+The trace of that root is the sum of the singular values of one covariance's root times the other's, so no root of a product of
+covariances is taken: it is not symmetric, and where n is smaller than D its root comes out complex, or not at all.
+"""
+
+import numpy as np
+
+
+def frechet(mean, covariance, other_mean, other_covariance) -> float:
+    """The distance of two Gaussians, in the square of the features' unit.
+
+    mean          float [D]
+    covariance    float [D, D], symmetric and without negative eigenvalues
+
+    Raises ValueError when a matrix is no covariance.
+    """
+    return _distance(mean, _root(covariance), other_mean, _root(other_covariance))
+
+
+def fid(features, other) -> float:
+    """The distance of the Gaussians with the means and (unbiased) covariances of two sets of features.
+
+    features, other    [n, D] and [n', D], n may be smaller than D
+
+    Of few images it is biased upwards: compare only what is computed from equally many.
+    Raises ValueError when they cannot be compared, or are not finite.
+    """
+    sets = [np.asarray(values, np.float64) for values in (features, other)]
+    shapes = [list(values.shape) for values in sets]
+    if any(len(s) != 2 or s[0] < 2 for s in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"features {shapes[0]} and {shapes[1]}: must be [n, D], of one D and at least 2 images")
+    if not all(np.isfinite(values).all() for values in sets):
+        raise ValueError("features that are not finite: no distance")
+    means = [values.mean(0) for values in sets]
+    roots = [np.linalg.qr(v - m, "r") / np.sqrt(len(v) - 1) for v, m in zip(sets, means, strict=True)]
+    return _distance(means[0], roots[0], means[1], roots[1])
+
+
+def _distance(mean, root, other_mean, other_root) -> float:
+    between = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
+    spread = np.square(root).sum() + np.square(other_root).sum() - 2 * between
+    return float(np.square(np.subtract(mean, other_mean, dtype=np.float64)).sum() + max(spread, 0.0))
+
+
+def _root(covariance) -> np.ndarray:
+    """R with C = R' R, from the eigenvalues of C, of which those that are negative by rounding are zero."""
+    covariance = np.asarray(covariance, np.float64)
+    values, vectors = np.linalg.eigh(covariance)
+    negligible = len(values) * np.finfo(np.float64).eps * np.abs(values).max()
+    if not np.allclose(covariance, covariance.T) or values.min() < -negligible:
+        raise ValueError(f"not a covariance: not symmetric, or with an eigenvalue of {values.min():.3g}")
+    return np.sqrt(np.where(values > negligible, values, 0.0))[:, None] * vectors.T
