@@ -17,7 +17,7 @@ ROOMS = {
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "sample", "prune", "stages"],
     "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
-    "judge": ["lds", "counterfactual"],
+    "judge": ["lds", "counterfactual", "examples"],
     "show": ["style", "tables", "figures", "agreement", "pictures", "provenance", "report"],
     "run": ["run", "__main__"],
 }
