@@ -18,7 +18,19 @@ ROOMS = {
     "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
     "judge": ["lds", "counterfactual", "examples"],
-    "show": ["style", "tables", "figures", "agreement", "pictures", "provenance", "report"],
+    "show": [
+        "style",
+        "tables",
+        "figures",
+        "agreement",
+        "pictures",
+        "schematic",
+        "analysis",
+        "reported",
+        "paper",
+        "provenance",
+        "report",
+    ],
     "run": ["run", "__main__"],
 }
 FLOORS = list(ROOMS)
