@@ -17,8 +17,20 @@ ROOMS = {
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
     "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
-    "judge": ["lds", "counterfactual", "fid", "unlearning"],
-    "show": ["style", "tables", "figures", "agreement", "pictures", "provenance", "report"],
+    "judge": ["lds", "counterfactual", "examples", "fid", "unlearning"],
+    "show": [
+        "style",
+        "tables",
+        "figures",
+        "agreement",
+        "pictures",
+        "schematic",
+        "analysis",
+        "reported",
+        "paper",
+        "provenance",
+        "report",
+    ],
     "run": ["run", "__main__"],
 }
 FLOORS = list(ROOMS)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from cdlib import figures, pictures, style, tables
+from cdlib import analysis, figures, pictures, schematic, style, tables
 
 OURS = "Sparsified-FT Shapley (Ours)"
 CONTRIBUTORS = [*"01234", *(f"{digit}{owner}" for digit in "56789" for owner in "abc")]
@@ -80,6 +80,35 @@ def samples():
 
 
 @pytest.fixture(scope="module")
+def models(samples):
+    """Rows of generated.csv, of which the second belongs to no sample's method."""
+    rows = [(title, title, change, 5.0, 3, "") for title, change in zip(samples, ("none", "remove_top_40"), strict=True)]
+    return pd.DataFrame(rows, columns=["title", "method", "change", "value", "n_seeds", "key"])
+
+
+@pytest.fixture(scope="module")
+def pairs(samples):
+    """Rows of pairs.csv; the second model has only one image above."""
+    rows = [(title, side, i, i, 60.0 + i, 62.5) for title in samples for side in ("above", "below") for i in (0, 1)]
+    return pd.DataFrame(rows, columns=["title", "side", "place", "image", "score", "threshold"]).drop(index=5)
+
+
+@pytest.fixture(scope="module")
+def training():
+    """Rows of training_images.csv, with both of what a property may see; the first contributor fills a cluster alone."""
+    rng, contributor = np.random.default_rng(0), np.repeat(CONTRIBUTORS, 6)
+    cluster = np.where(contributor == "0", 7, rng.integers(0, 4, len(contributor)))
+    return pd.DataFrame({"contributor": contributor, "entropy": rng.gamma(2, 1, len(contributor)), "cluster": cluster})
+
+
+@pytest.fixture(scope="module")
+def framework():
+    coalitions = [("coalition", "1" * k + "0" * (20 - k), 65_257, 3.0 + k / 4, "") for k in (5, 10, 15)]
+    rows = [("full", "1" * 20, 118_289, 6.17, ""), ("sparse", "", 65_257, np.nan, ""), *coalitions]
+    return pd.DataFrame(rows, columns=["stage", "members", "parameters", "value", "key"])
+
+
+@pytest.fixture(scope="module")
 def every_table(lds, lds_by_coalitions, runtime):
     return {
         "table_1": tables.table_1(lds),
@@ -87,19 +116,34 @@ def every_table(lds, lds_by_coalitions, runtime):
         "table_3": tables.table_3(lds),
         "table_4": tables.table_4(lds_by_coalitions),
         "table_9": tables.table_9(unlearning(("sparse_finetune", [0.2, 0.3]), ("gradient_ascent", [1 / 3, np.pi]))),
+        "table_8": tables.table_8(lds_by_coalitions),
     }
 
 
 @pytest.fixture(scope="module")
-def every_figure(lds, lds_by_coalitions, runtime, counterfactual, attributions, examples, samples):
+def every_figure(
+    lds, lds_by_coalitions, runtime, counterfactual, attributions, examples, samples, models, pairs, training, framework
+):
     generator = np.random.default_rng(0)
     v = generator.uniform(3, 6, 48)
     coalitions = pd.DataFrame({"retrain": v, "sparse_finetune": 0.9 * v, "size": np.arange(48) % 19 + 1})
-    values = dict.fromkeys(samples, 5.0)
+    full, without = samples.values()
+    drawn = {"full": full} | dict.fromkeys(framework["members"], without)
+    sides = {f"{side}/{title}": array for title, array in samples.items() for side in ("above", "below")}
+    headings = {title: title for title in samples}
+    unlearned = dict.fromkeys(("retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning"), full)
     return {
-        "figure_2": figures.budget(lds_by_coalitions, runtime),
+        "figure_1": schematic.framework(attributions, framework, examples, drawn),
+        "figure_2": figures.budget(lds_by_coalitions, runtime, 0.5, n_tests=48),
+        "figure_5": figures.budget(lds_by_coalitions, runtime),
+        "figure_6": pictures.by_fraction(samples, models, "inception_score", k=5),
+        "figure_9": pictures.pairs_of(sides, pairs, headings, 0.9, "Two models. "),
+        "figure_11": pictures.unlearned(unlearned),
+        "figure_12 left": analysis.image_entropy(attributions, training),
+        "figure_12 right": analysis.clusters(attributions, training, examples),
+        "top_and_pairs": pictures.top_and_pairs(attributions, examples, sides, pairs, headings),
         "figure_3": figures.counterfactual(counterfactual),
-        "figure_4": figures.top_and_generated(attributions, examples, samples, values, "inception_score"),
+        "figure_4": pictures.top_and_generated(attributions, examples, samples, models, "inception_score"),
         "by_coalitions": figures.by_coalitions(lds_by_coalitions),
         "methods": figures.methods_by_lds(lds),
         "credit": figures.credit(attributions, OURS),
@@ -108,7 +152,7 @@ def every_figure(lds, lds_by_coalitions, runtime, counterfactual, attributions, 
         "curve": figures.curve(generator.uniform(0.1, 1, 200)),
         "images": figures.images(samples["Full model"], 3, "Images of contributor 0"),
         "top": figures.top_contributors(attributions, examples),
-        "generated": figures.generated(samples, values, "inception_score"),
+        "generated": figures.generated(samples, models, "inception_score"),
     }
 
 
@@ -222,7 +266,7 @@ def test_a_method_has_the_colour_of_its_procedure():
 def test_every_figure_saves_three_files_and_the_same_bytes_twice(every_figure, tmp_path):
     for name, figure in every_figure.items():
         figures.save(figure, tmp_path / "a", name)
-    for name in ("figure_2", "figure_3", "figure_4", "fidelity"):
+    for name in ("figure_1", "figure_2", "figure_4", "figure_9", "figure_12 left", "fidelity"):
         figures.save(every_figure[name], tmp_path / "b", name)
     first, second = read(tmp_path / "a"), read(tmp_path / "b")
     assert sorted(first) == sorted(f"{name}.{kind}" for name in every_figure for kind in ("pdf", "png", "csv"))
@@ -254,7 +298,14 @@ def test_letters_are_embedded_as_truetype(every_figure, tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("figure_2", ["LDS (%), α = 0.5", "one retraining with its inference", "bootstrap over the test", "Ceiling"]),
+        ("figure_1", ["118,289 parameters", "65,257 parameters", "5 of 20", "= 6.17", "C_{20}", "Inception score"]),
+        ("figure_2", ["LDS (%)", "α = 0.5", "one retraining with its inference", "bootstrap over 48 test", "Ceiling"]),
+        ("figure_5", ["α = 0.25", "α = 0.5", "Budget (retrainings)"]),
+        ("figure_6", ["Full model:  Inception score 5.00", "without the\ntop 40 %", "n = 3"]),
+        ("figure_9", ["Two models.", "90th percentile: 62.50", "60.00", "above", "below"]),
+        ("figure_11", ["Retraining", "Sparsified FT", "Sparsified GA", "Sparsified IU"]),
+        ("figure_12 left", ["nats", "n = 20", "mean of the top 20 % (n = 4)", "6 images", OURS]),
+        ("figure_12 right", ["of 120", "top 20 % of contributors (n = 4)", "1. 9c", OURS]),
         (
             "figure_3",
             ["Change of Inception score against the full model (%)", "mean of 3 seeds", "top 40 %", "top 60 %"],
@@ -288,6 +339,45 @@ def test_rows_may_share_an_index(lds):
 def test_only_what_measures_coalitions_is_in_the_propertys_unit():
     assert style.unit("Leave-one-out (LOO)", "inception_score") == "in units of Inception score"
     assert style.unit("Pixel similarity (max)", "inception_score") == "in the method's own unit"
+
+
+def test_a_lone_number_of_coalitions_has_its_interval_too(lds_by_coalitions):
+    once = lds_by_coalitions[lds_by_coalitions["n_coalitions"] == 40]
+    panel = figures.by_coalitions(once).axes[0]
+    spans = [tuple(segment[:, 1]) for lines in panel.collections for segment in getattr(lines, "get_segments", list)()]
+    assert sorted(spans) == [(11.0, 29.0)] * 3
+
+
+def test_table_8_takes_all_coalitions_of_each_procedure_and_says_how_many(lds_by_coalitions):
+    curves = lds_by_coalitions[(lds_by_coalitions["procedure"] != "retrain") | (lds_by_coalitions["n_coalitions"] < 100)]
+    cells = tables.readable(tables.table_8(curves)).set_index("α")
+    assert cells.columns.to_list() == [
+        "Retraining, 80",
+        "Sparsified FT, 120",
+        "Sparsified FT (paper's estimator), 120",
+        "Ceiling",
+    ]
+    assert cells.loc["0.25", "Retraining, 80"] == "40.0 [31.0, 49.0]"
+
+
+def test_long_names_are_broken_before_their_bracket():
+    assert style.broken("Sparsified-FT Shapley (paper's estimator)", 1.66, 7.5) == "Sparsified-FT Shapley\n(paper's estimator)"
+    assert style.broken("D-TRAK", 1.66, 7.5) == "D-TRAK"
+
+
+def test_the_entropy_of_a_contributor_is_the_mean_over_their_images_within_its_interval(attributions, training):
+    frame = analysis.entropies(attributions, training)
+    assert frame["contributor"].to_list() == CONTRIBUTORS[::-1]
+    assert frame["top"].to_list() == [True] * 4 + [False] * 16
+    means = training.groupby("contributor")["entropy"].mean().loc[frame["contributor"]]
+    assert frame["entropy"].to_numpy() == pytest.approx(means.to_numpy())
+    assert ((0 <= frame["low"]) & (frame["low"] < frame["entropy"]) & (frame["entropy"] < frame["high"])).all()
+
+
+def test_every_training_image_is_in_one_cluster_and_those_of_the_top_are_marked(attributions, training, examples):
+    frame = analysis.clusters(attributions, training, examples).frame.set_index("cluster")
+    assert frame["n_images"].sum() == len(training) and frame["n_top"].sum() == 4 * 6
+    assert frame.loc[7].to_list() == [6, 0, 6]  # of contributor 0, who has the least credit
 
 
 def test_budget_counts_in_retrainings(lds_by_coalitions, runtime):

@@ -11,7 +11,7 @@ from cdlib.measured import Measured
 from cdlib.train import NotFinite, train
 from cdlib.utilities import START
 
-KEPT_IMAGES = 64  # of each model, 16 of large ones; of a full model all, for they are the queries of the baselines
+KEPT_IMAGES = 64
 LARGE_PX = 64
 
 
@@ -29,8 +29,7 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
         images = sample.draw(
             model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
         )
-        kept = KEPT_IMAGES if images.shape[-1] <= LARGE_PX or keeps else KEPT_IMAGES // 4
-        values, arrays = {}, {"images": images[: None if "0" not in spec["members"] else kept]}
+        values, arrays = {}, {"images": images[: _n_kept(spec, images.shape[-1], keeps)]}
         for name in spec["properties"]:
             per_image = properties.named(name).per_image(folder, params, images)
             values[name] = properties.named(name).value(params, per_image)
@@ -40,6 +39,18 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
     if not np.isfinite(list(values.values())).all():
         raise NotFinite(f"property not finite: {values}")
     Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+
+
+def _n_kept(spec: dict, side_px: int, keeps) -> int:
+    """How many images of a model are kept: 64, or 16 large ones; 64 where features are kept too, for Figure 11.
+
+    Of a full model all, for they are the queries of the baselines; of a retrained one 64 large ones too where there are no more,
+    for Figures 4, 9 and 10 choose among them by their score.
+    """
+    n, few = spec["sampler"]["n_images"], spec["sampler"]["n_images"] <= KEPT_IMAGES
+    if "0" not in spec["members"]:
+        return n
+    return KEPT_IMAGES if side_px <= LARGE_PX or keeps or (few and spec["procedure"] == "retrain") else KEPT_IMAGES // 4
 
 
 def _model(folder: Path, params: dict, spec: dict):

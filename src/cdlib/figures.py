@@ -10,7 +10,7 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 
-from .pictures import generated, images, top_and_generated, top_contributors
+from .pictures import generated, images, top_contributors
 from .style import (
     CEILING,
     GREY,
@@ -18,6 +18,7 @@ from .style import (
     INTERVAL,
     PROCEDURES,
     Drawing,
+    broken,
     colour,
     hollow,
     in_order,
@@ -40,42 +41,43 @@ __all__ = [
     "methods_by_lds",
     "save",
     "sizes",
-    "top_and_generated",
     "top_contributors",
 ]
 
 
 @styled
-def budget(lds_by_coalitions, runtime, alpha=0.5):
+def budget(lds_by_coalitions, runtime, alpha=None, n_tests=None):
     """LDS against what the coalitions cost, one line a procedure. Source: Figures 2, 5, 7 and 8.
 
     The budget of n coalitions is n times the procedure's seconds (training and inference) over those of a retraining.
+
+    alpha     left out: one panel for each
+    n_tests   test coalitions for each alpha, to be told
     Raises ValueError when nothing was retrained.
     """
-    frame = lds_by_coalitions[np.isclose(lds_by_coalitions["alpha"], alpha)]
     ratio = table_2(runtime).set_index("procedure")["ratio_to_retrain"]
-    frame = frame.assign(budget=frame["n_coalitions"] * frame["procedure"].map(ratio))
-    figure = Drawing(frame, 3.1)
-    axes = figure.subplots()
-    _lines(axes, frame, "budget")
-    axes.set(xlabel="Budget (1 = one retraining with its inference)", ylabel=f"LDS (%), α = {alpha:g}", xlim=(0, None))
-    _legend(figure, axes)
-    figure.note(f"Bands: {INTERVAL}.\n{CEILING}")
-    return figure
+    frame = lds_by_coalitions.assign(budget=lds_by_coalitions["n_coalitions"] * lds_by_coalitions["procedure"].map(ratio))
+    frame = frame if alpha is None else frame[np.isclose(frame["alpha"], alpha)]
+    return _by_alpha(frame, "budget", "Budget (retrainings)", n_tests, "Budget: 1 = one retraining with its inference. ")
 
 
 @styled
-def by_coalitions(lds_by_coalitions):
+def by_coalitions(lds_by_coalitions, n_tests=None):
     """LDS against the number of coalitions used, one panel an alpha. Source: Tables 4, 6 and 8."""
-    alphas = sorted(lds_by_coalitions["alpha"].unique())
-    figure = Drawing(lds_by_coalitions, 3.0)
+    return _by_alpha(lds_by_coalitions, "n_coalitions", "Coalitions measured", n_tests)
+
+
+def _by_alpha(frame, x, label, n_tests, note=""):
+    alphas = sorted(frame["alpha"].unique())
+    figure = Drawing(frame, 3.0)
     panels = figure.subplots(1, len(alphas), sharey=True, squeeze=False)[0]
     for axes, alpha in zip(panels, alphas, strict=True):
-        _lines(axes, lds_by_coalitions[lds_by_coalitions["alpha"] == alpha], "n_coalitions")
-        axes.set(title=f"α = {alpha:g}", xlabel="Coalitions measured", xlim=(0, None))
+        _lines(axes, frame[frame["alpha"] == alpha], x)
+        axes.set(title=f"α = {alpha:g}", xlabel=label, xlim=(0, None))
     panels[0].set_ylabel("LDS (%)")
     _legend(figure, panels[0])
-    figure.note(f"Bands: {INTERVAL}.\n{CEILING}")
+    n = f"{n_tests} " if n_tests else "the "
+    figure.note(f"{note}Bands and bars: {INTERVAL.replace('the ', n)}.\n{CEILING}")
     return figure
 
 
@@ -88,6 +90,8 @@ def _lines(axes, frame, x):
         face, dashes, strength = ("w", "--", 0.07) if paper else (shade, "-", 0.18)
         axes.plot(line[x], line["lds_percent"], dashes, marker="o", color=shade, markerfacecolor=face, label=label)
         axes.fill_between(line[x], line["low"], line["high"], color=shade, alpha=strength, linewidth=0)
+        if len(line) == 1:  # a band has no width there
+            axes.vlines(line[x], line["low"], line["high"], color=shade, alpha=0.5, linewidth=0.8)
     axes.axhline(frame["ceiling_percent"].max(), color=GREY, linestyle=":", label="Ceiling")
 
 
@@ -105,7 +109,7 @@ def methods_by_lds(lds, alpha=0.5):
     """LDS of each method, with its interval and the ceiling. Source: Table 1."""
     frame = table_1(lds, alpha)
     frame = frame[frame["interval"] == "subsets"]
-    figure = Drawing(frame, 0.9 + 0.26 * len(frame))
+    figure = Drawing(frame, 1.0 + (0.26 if len(frame) < 12 else 0.22) * len(frame))
     axes = figure.subplots()
     _dots(axes, frame.assign(label=frame["method"], value=frame["lds_percent"], colour=frame["method"].map(colour)))
     ceiling = frame["ceiling_percent"].max()
@@ -156,7 +160,7 @@ def _dots(axes, rows, thickness=1.0):
 
 def _rows(axes, labels, n):
     """Labels n rows, the first on top; long labels take two lines."""
-    axes.set_yticks(range(len(labels)), [label.replace(" (", "\n(") if len(label) > 30 else label for label in labels])
+    axes.set_yticks(range(len(labels)), [broken(label, 1.66, 7.5) for label in labels])
     axes.set_ylim(n - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
@@ -165,7 +169,7 @@ def _rows(axes, labels, n):
 def counterfactual(frame):
     """Relative change of the property without the top contributors, and with them alone. Source: Figure 3.
 
-    frame   columns of counterfactual.csv
+    frame   columns of counterfactual.csv; perhaps `reported`, percent in the paper
     """
     frame = in_order(frame)
     changes = [change for change in ("remove_top", "keep_top") if frame["change"].str.startswith(change).any()]
@@ -180,11 +184,14 @@ def counterfactual(frame):
             fill = "w" if hollow(bar.method) else colour(bar.method)
             axes.barh(row, bar.percent, 0.68, color=fill, edgecolor=colour(bar.method))
             axes.plot([bar.low, bar.high], [row, row], color="k", linewidth=1, marker="|")
+            if "reported" in bars:
+                axes.plot(bar.reported, row, "D", color="k", markerfacecolor="w", zorder=3)
         _rows(axes, bars["method"], len(bars))
         axes.set_title(words[verb].format(percent))
         axes.axvline(0, color=GREY, linewidth=0.6)
     panels[-1].set_xlabel(f"Change of {spoken(frame['property'].iloc[0])} against the full model (%)")
-    figure.note(f"Bars: mean of {frame['n_seeds'].max()} seeds; lines: 95 % intervals over seeds.")
+    diamonds = " Diamonds: as the paper reports." if "reported" in frame else ""
+    figure.note(f"Bars: mean of {frame['n_seeds'].max()} seeds; lines: 95 % intervals over seeds.{diamonds}")
     return figure
 
 

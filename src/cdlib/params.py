@@ -100,6 +100,7 @@ class Params(BaseModel):
     n_lds_seeds: Positive
     remove_fraction: Fraction
     keep_fraction: Fraction
+    shown_fractions: list[Fraction]
     compared: Annotated[list[Method], Field(min_length=1)]
     n_counterfactual_seeds: Positive
     n_unlearn: Count

@@ -107,15 +107,31 @@ def changes(params: dict) -> dict[str, tuple]:
 
 def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, str], Wanted]:
     """Notebook 07: without the top contributors of each method, and with only them; (method, change) -> coalitions."""
+    return _changed(params, attributions, changes(params), params["n_counterfactual_seeds"])
+
+
+def _more(params: dict) -> dict[str, tuple]:
+    """The other fractions without which images are shown (Figure 6), as `changes`; none that would remove nobody."""
+    fractions = [f for f in params["shown_fractions"] if int(f * n_contributors(params) + 1e-9) > 0]
+    found = {f"remove_top_{100 * f:.0f}": (coalitions.remove_top, f) for f in fractions}
+    return {change: how for change, how in found.items() if change not in changes(params)}
+
+
+def shown(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, str], Wanted]:
+    """Notebook 07: without other fractions of the top contributors, once each, for what is drawn then. As `counterfactual`."""
+    return _changed(params, attributions, _more(params), 1)
+
+
+def _changed(params: dict, attributions: pd.DataFrame, how: dict[str, tuple], n_seeds: int) -> dict[tuple[str, str], Wanted]:
     found = attributions[attributions.property == params["property"]]
     return {
         (method, change): _crossed(
             f"{method}, {change}",
             choose(found[found.method == method].sort_values("contributor").value.to_numpy(), fraction),
-            range(params["n_counterfactual_seeds"]),
+            range(n_seeds),
         )
         for method in params["compared"]
-        for change, (choose, fraction) in changes(params).items()
+        for change, (choose, fraction) in how.items()
     }
 
 
@@ -136,9 +152,16 @@ def unlearning(params: dict) -> dict[str, Wanted]:
     return wanted if len(members) else {}
 
 
+def together(purpose: str, several) -> Wanted:
+    """Coalitions of one procedure as one, so that all workers are busy."""
+    several = list(several)
+    members, seeds = (np.concatenate([getattr(w, name) for w in several]) for name in ("members", "seeds"))
+    return Wanted(purpose, several[0].procedure, members, seeds)
+
+
 def n_planned(params: dict) -> pd.Series:
     """How many models a run makes, by procedure; coalitions that several notebooks ask for are counted for each."""
     wanted = [*ends(params), *shapley(params), leave_one_out(params), *lds(params), *unlearning(params).values()]
     found = pd.Series([len(w) for w in wanted]).groupby([w.procedure for w in wanted], sort=False).sum()
-    found["retrain"] += len(params["compared"]) * len(changes(params)) * params["n_counterfactual_seeds"]
+    found["retrain"] += len(params["compared"]) * (len(changes(params)) * params["n_counterfactual_seeds"] + len(_more(params)))
     return found

@@ -188,7 +188,8 @@ def _wanted(here: store.Run) -> list[plan.Wanted]:
     p = here.params
     several = plan.ends(p) + plan.shapley(p) + [plan.leave_one_out(p)] + plan.lds(p) + [*plan.unlearning(p).values()]
     with contextlib.suppress(Refused):
-        several += plan.counterfactual(p, here.table("attributions")).values()
+        credits = here.table("attributions")
+        several += [*plan.counterfactual(p, credits).values(), *plan.shown(p, credits).values()]
     return several
 
 

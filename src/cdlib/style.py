@@ -5,8 +5,9 @@ is hollow or dashed. Colours: Okabe & Ito, safe for colour-blind readers.
 """
 
 import io
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -119,15 +120,22 @@ class Drawing(Figure):
         super().draw(renderer)
 
     def note(self, text):
-        """Writes a small line under the axes: what an interval means, and n."""
+        """Writes small lines under the axes: what an interval means, and n."""
+        text = "\n".join(fill(line, int(21 * self.get_figwidth())) for line in text.splitlines())
         self.supxlabel(text, fontsize=6.5, color=GREY, x=0.01, horizontalalignment="left")
 
-    def _repr_png_(self):
-        """PNG at twice the screen's resolution, and the size to show it at (pixels)."""
+    @cached_property
+    @rc_context(RC)
+    def png(self):
+        """The bytes of its png at twice the screen's resolution: rendered once, to be saved and shown."""
         png = io.BytesIO()
-        self.savefig(png, format="png", dpi=2 * RC["figure.dpi"])
+        self.savefig(png, format="png", metadata={"Title": self.caption, "Software": None})
+        return png.getvalue()
+
+    def _repr_png_(self):
+        """PNG, and the size to show it at (pixels)."""
         width, height = (int(inches * RC["figure.dpi"]) for inches in self.get_size_inches())
-        return png.getvalue(), {"width": width, "height": height}
+        return self.png, {"width": width, "height": height}
 
 
 def styled(draw):
@@ -165,6 +173,13 @@ def in_order(frame, column="method"):
     return frame.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)
 
 
+def broken(text, width_in, size=8):
+    """The text on lines of so many inches at a font size in points, broken before its bracket where it is too long."""
+    longest = int(136 * width_in / size)
+    lines = (text if len(text) <= longest else text.replace(" (", "\n(")).splitlines()
+    return "\n".join(fill(line, longest) for line in lines)
+
+
 def spoken(name):
     """A property's name as a reader says it: "inception_score" is "Inception score"."""
     name = name.replace("_", " ")
@@ -188,9 +203,9 @@ def save(figure, folder, name, frame=None):
     """
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    title = {"Title": figure.caption}
-    figure.savefig(path.with_suffix(".pdf"), metadata=title | {"CreationDate": None, "Creator": None, "Producer": None})
-    figure.savefig(path.with_suffix(".png"), metadata=title | {"Software": None})
+    about = {"Title": figure.caption, "CreationDate": None, "Creator": None, "Producer": None}
+    figure.savefig(path.with_suffix(".pdf"), metadata=about)
+    path.with_suffix(".png").write_bytes(figure.png)
     frame = figure.frame if frame is None else frame
     pd.DataFrame(frame).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
     return path.with_suffix(".png")

@@ -4,6 +4,7 @@
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,20 @@ import pandas as pd
 
 from .style import CEILING, INTERVAL, PROCEDURES, in_order
 
-TEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "α": r"$\alpha$"}
+DIFFERENCE = "Reported: by the paper (95 % over three seeds). Difference: ours less that; the half widths in quadrature."
+TEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "α": r"$\alpha$", "±": r"$\pm$"}
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """A tidy frame with its caption, which shows itself in a notebook as `readable`."""
+
+    frame: pd.DataFrame
+    caption: str
+
+    def _repr_html_(self):
+        cells = readable(self.frame).map(lambda cell: re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", cell))
+        return f"<p>{self.caption}</p>{cells.to_html(index=False, escape=False)}"
 
 
 def table_1(lds, alpha=0.5):
@@ -40,11 +54,18 @@ def table_3(lds):
 
 
 def table_4(lds_by_coalitions):
-    """LDS of the removal-based methods by alpha and number of coalitions. Source: Tables 4, 6 and 8.
+    """LDS of the removal-based methods by alpha and number of coalitions. Source: Tables 4 and 6.
 
     Returns the columns of lds_by_coalitions.csv.
     """
     return in_order(lds_by_coalitions.sort_values(["alpha", "n_coalitions"], kind="stable"), "procedure")
+
+
+def table_8(lds_by_coalitions):
+    """LDS of the removal-based methods by alpha, from all coalitions of each. Columns as of `table_4`. Source: Table 8."""
+    most = lds_by_coalitions.groupby(["procedure", "estimator"])["n_coalitions"].transform("max")
+    table = table_4(lds_by_coalitions[lds_by_coalitions["n_coalitions"] == most])
+    return table.sort_values(["alpha", "estimator"], kind="stable", ignore_index=True)
 
 
 def table_9(unlearning):
@@ -59,17 +80,34 @@ def table_9(unlearning):
     return in_order(groups.agg(fid="mean", fid_sd="std", n_coalitions="count").reset_index(), "procedure")
 
 
+def joined(by_run):
+    """LDS of each method at alpha 0.5 in several runs: the columns of Table 1, one a run. Source: Table 1.
+
+    by_run   {run: its table_1}
+    Returns run, then the columns of lds.csv.
+    """
+    columns = "method property alpha lds_percent low high interval ceiling_percent n_coalitions".split()
+    return pd.concat([table[columns].assign(run=name) for name, table in by_run.items()], ignore_index=True)[["run", *columns]]
+
+
 def readable(frame):
     """The frame as a person reads it: "61.5 [55.2, 67.0]", best in **bold**, the ceiling last.
 
-    Rows with LDS become methods x alpha, or for each alpha coalitions x procedures, with the intervals over test
-    coalitions; rows with seconds, or with FID, become one line a procedure.
+    Rows with LDS become methods x alpha (or x runs), or for each alpha coalitions x procedures (or alpha x procedures, when all
+    coalitions of each were used), with the intervals over test coalitions; rows with seconds, or with FID, one line a procedure. Where
+    the paper's numbers stand beside, they and the differences follow each column.
     Returns a frame of str.
     """
     if "lds_percent" in frame and "procedure" in frame:
         estimator = np.where(frame["estimator"] == "paper", " (paper's estimator)", "")
         named = frame.assign(method=frame["procedure"].replace(PROCEDURES) + estimator)
-        return _blocks(named, ["property", "alpha"], lambda rows: _transposed(_lds(rows, "n_coalitions", "{}")))
+        if named.groupby("method")["n_coalitions"].nunique().max() == 1:
+            named["method"] += ", " + named["n_coalitions"].astype(str)
+            return _transposed(_lds(named[named["interval"] == "subsets"], "alpha", "{:g}"), "α")
+        return _blocks(named, ["property", "alpha"], lambda rows: _transposed(_lds(rows, "n_coalitions", "{}"), "Coalitions"))
+    if "run" in frame:
+        cells = _lds(frame[frame["interval"] == "subsets"], "run", "{}")
+        return pd.concat([in_order(cells.iloc[:-1], "Method"), cells.tail(1)], ignore_index=True)
     if "lds_percent" in frame:
         return _blocks(frame, ["property"], lambda rows: _lds(rows, "alpha", "LDS (%), α = {:g}"))
     if "train_seconds" in frame:
@@ -94,19 +132,31 @@ def _blocks(frame, by, table_of):
 def _lds(frame, across, heading):
     """One row a method, and the ceiling; one column for each value of `across`."""
     columns = {}
-    for value, rows in frame.groupby(across):
+    for value, rows in frame.groupby(across, sort=across != "run"):
         texts = map(_with_interval, rows["lds_percent"], rows["low"], rows["high"])
         cells = dict(zip(rows["method"], texts, strict=True))
         credits = rows[~rows["method"].str.endswith("(control)")].set_index("method")["lds_percent"].dropna()
         if len(credits):
             cells[credits.idxmax()] = f"**{cells[credits.idxmax()]}**"
         columns[heading.format(value)] = cells | {"Ceiling": _with_interval(rows["ceiling_percent"].iloc[0])}
-    table = pd.DataFrame(columns, index=[*frame["method"].unique(), "Ceiling"])
+        for name, texts in _beside(rows).items():
+            columns[f"{heading.format(value)}, {name}"] = dict(zip(rows["method"], texts, strict=True))
+    table = pd.DataFrame(columns, index=[*frame["method"].unique(), "Ceiling"]).fillna("-")
     return table.rename_axis("Method").reset_index()
 
 
-def _transposed(table):
-    return table.set_index("Method").T.rename_axis("Coalitions", axis=0).rename_axis(None, axis=1).reset_index()
+def _transposed(table, name):
+    return table.set_index("Method").T.rename_axis(name, axis=0).rename_axis(None, axis=1).reset_index()
+
+
+def _beside(rows):
+    """What the paper reports and the difference, as text, where a table has them."""
+    if "reported" not in rows or rows["reported"].isna().all():
+        return {}
+    return {
+        name: [_with_interval(*row) for row in rows[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
+        for name in ("reported", "difference")
+    }
 
 
 def _with_interval(value, low=np.nan, high=np.nan):
@@ -118,7 +168,7 @@ def _with_interval(value, low=np.nan, high=np.nan):
 def _seconds(table):
     minutes = table["total_seconds"].max() >= 120
     unit, divisor = ("min", 60) if minutes else ("s", 1)
-    return pd.DataFrame(
+    cells = pd.DataFrame(
         {
             "Procedure": table["procedure"].replace(PROCEDURES),
             f"Training ({unit})": (table["train_seconds"] / divisor).map("{:.2f}".format),
@@ -128,6 +178,9 @@ def _seconds(table):
             "Coalitions": table["n"].map("{:.0f}".format),
         }
     )
+    for name in [name for name in ("reported", "difference") if name in table]:
+        cells[f"Total, {name} ({unit})"] = (table[name] / divisor).map("{:.2f}".format)
+    return cells
 
 
 def _fid(table):
@@ -144,59 +197,63 @@ def _fid(table):
 
 def footer(frame):
     """What the readable form leaves unsaid: the kind of interval, n, and what the ceiling is."""
+    beside = f" {DIFFERENCE}" if "reported" in frame else ""
     if "train_seconds" in frame:
-        return "Medians over the coalitions measured."
+        return f"Medians over the coalitions measured.{beside}"
     if "fid_sd" in frame:
         return "Mean (standard deviation) over coalitions; lower is closer. Retraining with another seed: noise alone."
     if "lds_percent" not in frame:
-        return ""
+        return beside.strip()
     n = "" if "procedure" in frame else f" (n = {' or '.join(str(n) for n in sorted(set(frame['n_coalitions'])))})"
     dash = "Best credit in bold; a control is not a credit. A dash: not measured or not defined."
-    return f"{INTERVAL}{n}. {CEILING} {dash}"
+    return f"{INTERVAL}{n}. {CEILING} {dash}{beside}"
 
 
-def write(frame, folder, name, caption):
+def write(frame, folder, name, caption, context=None):
     """Writes folder/name.csv (tidy, full precision), name.md and name.tex (readable, with caption and footer).
 
+    context   (caption, cells of str): a second table under the first one in md and tex, such as what the paper reports
     Returns the path of the csv.
     """
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells, caption = readable(frame), f"{caption} {footer(frame)}".strip()
+    caption = f"{caption} {footer(frame)}".strip()
+    parts = [("", readable(frame)), *([context] if context else [])]
     frame.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-    path.with_suffix(".md").write_text(_markdown(cells, name, caption), encoding="utf-8", newline="\n")
-    path.with_suffix(".tex").write_text(_tex(cells, name, caption), encoding="utf-8", newline="\n")
+    path.with_suffix(".md").write_text(_markdown(parts, name, caption), encoding="utf-8", newline="\n")
+    path.with_suffix(".tex").write_text(_tex(parts, name, caption), encoding="utf-8", newline="\n")
     return path.with_suffix(".csv")
 
 
-def _markdown(cells, name, caption):
-    rows = [[cell.replace("|", r"\|") for cell in row] for row in [cells.columns, *cells.values]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return f"**{name.replace('_', ' ').capitalize()}.** {caption}\n\n" + "\n".join(lines) + "\n"
+def _markdown(parts, name, caption):
+    blocks = [f"**{name.replace('_', ' ').capitalize()}.** {caption}"]
+    for words, cells in parts:
+        rows = [[cell.replace("|", r"\|") for cell in row] for row in [cells.columns, *cells.values]]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+        lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+        blocks += [*filter(None, [words]), "\n".join(lines)]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _tex(cells, name, caption):
-    """A booktabs table."""
-    rows = [" & ".join(map(_escape, row)) + r" \\" for row in cells.values.tolist()]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_escape(caption)}}}",
-            rf"\label{{tab:{name}}}",
+def _tex(parts, name, caption):
+    """A table with one booktabs tabular for each part; a wide one is shrunk to the line."""
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(caption)}}}", rf"\label{{tab:{name}}}"]
+    for words, cells in parts:
+        rows = [" & ".join(map(_escape, row)) + r" \\" for row in cells.values.tolist()]
+        wide = len(cells.columns) > 5
+        lines += [rf"\par\medskip {_escape(words)}\par\smallskip"] if words else []
+        lines += [
+            *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
             rf"\begin{{tabular}}{{{'l' + 'r' * (len(cells.columns) - 1)}}}",
             r"\toprule",
             " & ".join(map(_escape, cells.columns)) + r" \\",
             r"\midrule",
             *rows,
             r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
+            r"\end{tabular}" + ("}" if wide else ""),
         ]
-    )
+    return "\n".join([*lines, r"\end{table}", ""])
 
 
 def _escape(text):

@@ -1,0 +1,263 @@
+"""Which tables and figures of the paper each kind of run gives, under the paper's own numbers, and what makes them.
+
+A maker is a function of a run (store.Run): it reads tidy files and example images, and returns a `tables.Table` or a
+`style.Drawing`, or None when this run has nothing to show there.
+"""
+
+import re
+from functools import partial
+
+import pandas as pd
+
+from cdlib import analysis, contributors, examples, families, figures, paths, pictures, plan, reported, schematic, tables
+from cdlib.measured import write_bytes
+from cdlib.style import Drawing, spoken
+from cdlib.tables import Table
+
+DATASETS = {"pixel": "cifar20", "latent": "celeba_hq", "text_to_image": "artbench"}  # the paper's, by family of the model
+UNLEARNING = ("retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning")
+RUNS = ("digits", "faces", "painters", *reported.SETTINGS, *(f"{name}_released" for name in reported.SETTINGS))
+
+PLUS_MINUS = " (mean ± half of the 95 % interval over three seeds)"
+
+
+def _about(run):
+    """What a caption says of every LDS: the property, and how often was retrained."""
+    p = run.params
+    images = f"{spoken(p['property'])} of {p['n_images']:,} generated images"
+    return f"Run {run.name}: {images}; retrained with {p['n_lds_seeds']} seeds."
+
+
+def _lds_at_half(run):
+    return Table(tables.table_1(run.table("lds")), f"LDS (%) of all methods at α = 0.5. {_about(run)}")
+
+
+def _runtime(run):
+    return Table(tables.table_2(run.table("runtime")), f"Runtime for one coalition. Run {run.name}.")
+
+
+def _lds_by_alpha(run):
+    return Table(tables.table_3(run.table("lds")), f"LDS (%) of all methods by α. {_about(run)}")
+
+
+def _by_coalitions(run):
+    caption = f"LDS (%) of the removal-based methods by number of coalitions. {_about(run)}"
+    return Table(tables.table_4(run.table("lds_by_coalitions")), caption)
+
+
+def _of_all_coalitions(run):
+    caption = f"LDS (%) of the removal-based methods from all their coalitions, whose number is named. {_about(run)}"
+    return Table(tables.table_8(run.table("lds_by_coalitions")), caption)
+
+
+def _unlearning(run):
+    found = _optional(run, "unlearning")
+    caption = f"FID by {run.params['fid_embedding']} between images of unlearned and retrained models. Run {run.name}."
+    return None if found.empty else Table(tables.table_9(found), caption)
+
+
+def _framework(run):
+    shown, made = _images(run), run.table("framework")
+    samples = {"full": shown[f"generated/{examples.FULL}"]}
+    samples |= {members: shown[f"coalition/{members}"] for members in made.loc[made["stage"] == "coalition", "members"]}
+    return schematic.framework(_ours(run), made, _given(run, shown), samples)
+
+
+def _budget(run, alpha=None):
+    return figures.budget(run.table("lds_by_coalitions"), run.table("runtime"), alpha, run.params["n_subsets"])
+
+
+def _counterfactual(run):
+    return figures.counterfactual(_beside(run, "figure_3", run.table("counterfactual")))
+
+
+def _top_contributors(run):
+    shown, drawn = _images(run), run.table("generated")
+    drawn = drawn[drawn["change"].isin(["none", next(iter(plan.changes(run.params)))])]
+    samples = {title: shown[f"generated/{title}"] for title in drawn["title"]}
+    return pictures.top_and_generated(_ours(run), _given(run, shown), samples, drawn, run.params["property"])
+
+
+def _top_contributors_and_pairs(run):
+    compared, sides = run.params["compared"], run.table("pairs")
+    if sides.empty:
+        return _top_contributors(run)
+    method = plan.OURS if plan.OURS in compared else compared[0]
+    remove, keep = (examples.title(method, change) for change in plan.changes(run.params))
+    headings = {remove: f"Without the top {_percent(run, 'remove')} %", examples.FULL: "All"}
+    headings |= {keep: f"Only the top {_percent(run, 'keep')} %"}
+    chosen = sides[sides["title"].isin(headings) & (sides["place"] < 2)]
+    shown = _images(run)
+    return pictures.top_and_pairs(_ours(run), _given(run, shown), shown, chosen, headings, run.params["quantile"])
+
+
+def _by_fraction(run):
+    drawn = run.table("generated")
+    drawn = drawn[~drawn["change"].str.startswith("keep")]
+    samples = {name.removeprefix("generated/"): array for name, array in _images(run).items()}
+    return pictures.by_fraction(samples, drawn, run.params["property"])
+
+
+def _pairs(run, places):
+    """Two images above and two below the quantile, for each compared method."""
+    sides, change = run.table("pairs"), next(iter(plan.changes(run.params)))
+    headings = {examples.title(method, change): method for method in run.params["compared"]}
+    chosen = sides[sides["title"].isin(headings) & sides["place"].isin(places)]
+    words = f"Retrained without the top {_percent(run, 'remove')} % by each method. "
+    return None if chosen.empty else pictures.pairs_of(_images(run), chosen, headings, run.params["quantile"], words)
+
+
+def _unlearned(run):
+    shown = _images(run)
+    samples = {name: shown[f"unlearning/{name}"] for name in UNLEARNING if f"unlearning/{name}" in shown}
+    return pictures.unlearned(samples) if samples else None
+
+
+def _who_they_are(run):
+    training = run.table("training_images")
+    if "entropy" in training:
+        return analysis.image_entropy(_ours(run), training)
+    return analysis.clusters(_ours(run), training, _given(run, _images(run))) if "cluster" in training else None
+
+
+def _credit(run):
+    found, group = run.table("attributions"), contributors.group(run.table("contributors"))
+    return figures.credit(found.assign(group=found["contributor"].map(group)), plan.OURS)
+
+
+ALL = {
+    "table_1": _lds_at_half,
+    "table_2": _runtime,
+    "figure_1": _framework,
+    "figure_2": partial(_budget, alpha=0.5),
+    "figure_3": _counterfactual,
+    "figure_4": _top_contributors,
+}
+# Not in the paper.
+OWN = {
+    "credit": _credit,
+    "fidelity": lambda run: figures.fidelity(run.table("fidelity"), run.params["property"]),
+    "lds": lambda run: figures.methods_by_lds(run.table("lds")),
+    "lds_by_coalitions": lambda run: figures.by_coalitions(run.table("lds_by_coalitions"), run.params["n_subsets"]),
+}
+UNLEARNED = {"table_9": _unlearning, "figure_11": _unlearned}
+# Family of the run's model -> name of the file -> maker.
+MAKERS = {
+    "pixel": ALL
+    | {"table_3": _lds_by_alpha, "table_4": _by_coalitions, "figure_5": _budget, "figure_6": _by_fraction}
+    | {"figure_12": _who_they_are, **UNLEARNED, **OWN},
+    "latent": ALL
+    | {"table_5": _lds_by_alpha, "table_6": _by_coalitions, "figure_7": _budget}
+    | {"figure_12": _who_they_are, **UNLEARNED, **OWN},
+    "text_to_image": ALL
+    | {"table_7": _lds_by_alpha, "table_8": _of_all_coalitions, "figure_8": _budget, "figure_4": _top_contributors_and_pairs}
+    | {"figure_9": partial(_pairs, places=(0, 1)), "figure_10": partial(_pairs, places=(2, 3)), **OWN},
+}
+
+
+def family(model):
+    """The family of a model, which decides whose tables and figures a run gives."""
+    return families.PRESETS[model]["family"]
+
+
+def make(run):
+    """Every table and figure of a run: {name of its files: Table or Drawing}, tables first, by number."""
+    makers = MAKERS[family(run.params["model"])]
+    made = {name: makers[name](run) for name in sorted(makers, key=_order)}
+    return {name: _compared(run, name, thing) for name, thing in made.items() if thing is not None}
+
+
+def write(run, made):
+    """Writes what `make` made into figures/<name>/, and removes tables and figures there that are no longer this run's.
+
+    In the tables of a run of the paper's own setting stand the paper's numbers too. Under those of another run they stand as
+    context, and in files of their own (table_3_reported.csv).
+    Returns a frame: file, caption or "figure".
+    """
+    run.figures.mkdir(parents=True, exist_ok=True)
+    written = set(made)
+    for name, thing in made.items():
+        rows = _reported(run, name)
+        apart = not rows.empty and not is_papers(run)
+        if apart:
+            rows.to_csv(run.figures / f"{name}_reported.csv", index=False, lineterminator="\n")
+            written.add(f"{name}_reported")
+        if isinstance(thing, Drawing):
+            figures.save(thing, run.figures, name)
+        else:
+            tables.write(
+                thing.frame, run.figures, name, thing.caption, (_words(rows), reported.readable(rows)) if apart else None
+            )
+    for path in run.figures.iterdir():
+        if re.fullmatch(r"(table|figure)_\d+(_reported)?", path.stem) and path.stem not in written:
+            path.unlink()
+    kinds = ["figure" if isinstance(thing, Drawing) else thing.caption for thing in made.values()]
+    return pd.DataFrame({"file": list(made), "shows": kinds})
+
+
+def all_runs():
+    """Table 1 over the finished runs that have left one in figures/: a `tables.Table`, or None when none has.
+
+    Writes figures/table_1.csv, .md, .tex and figures/paper/reported.csv.
+    """
+    folder = paths.figures("paper").parent
+    write_bytes(folder / "paper" / "reported.csv", reported.FILE.read_bytes())
+    found = {name: folder / name / "table_1.csv" for name in RUNS if (folder / name / "table_1.csv").is_file()}
+    if not found:
+        return None
+    caption = "LDS (%) at α = 0.5, of every run: digits are a small CIFAR-20, faces a small CelebA-HQ, painters a small ArtBench."
+    table = Table(tables.joined({name: pd.read_csv(path) for name, path in found.items()}), caption)
+    rows = reported.read()
+    context = f"The paper reports, on its own data sets and models{PLUS_MINUS}:"
+    tables.write(table.frame, folder, "table_1", table.caption, (context, reported.readable(rows[rows["table"] == "1"])))
+    return table
+
+
+def is_papers(run):
+    """Whether a run is of the paper's own setting, so that its numbers can be set beside the paper's."""
+    return run.name.removesuffix("_released") in reported.SETTINGS
+
+
+def _reported(run, name):
+    return reported.of(name, DATASETS[family(run.params["model"])])
+
+
+def _beside(run, name, frame):
+    rows = _reported(run, name)
+    return reported.beside(frame, rows) if is_papers(run) and not rows.empty else frame
+
+
+def _compared(run, name, thing):
+    return Table(_beside(run, name, thing.frame), thing.caption) if isinstance(thing, Table) else thing
+
+
+def _words(rows):
+    setting = reported.SETTINGS[rows["dataset"].iloc[0]]
+    return f"The paper reports for {setting}, on another data set and model{PLUS_MINUS if rows['half_width'].any() else ''}:"
+
+
+def _ours(run):
+    found = run.table("attributions")
+    return found[found["method"] == plan.OURS]
+
+
+def _images(run):
+    return {name: pictures.channels_last(array) for name, array in run.arrays("examples").items()}
+
+
+def _given(run, shown):
+    return {name.removeprefix("contributor/"): array for name, array in shown.items() if name.startswith("contributor/")}
+
+
+def _percent(run, what):
+    return f"{100 * run.params[f'{what}_fraction']:.0f}"
+
+
+def _optional(run, name):
+    """A table that this run may not have; no rows then."""
+    return run.table(name) if run.path(f"{name}.csv").is_file() else pd.DataFrame()
+
+
+def _order(name):
+    kind, _, number = name.partition("_")
+    return (kind not in ("table", "figure"), kind == "figure", int(number) if number.isdigit() else 0)
