@@ -94,8 +94,8 @@ def readable(frame):
     """The frame as a person reads it: "61.5 [55.2, 67.0]", best in **bold**, the ceiling last.
 
     Rows with LDS become methods x alpha (or x runs), or for each alpha coalitions x procedures (or alpha x procedures, when all
-    coalitions of each were used), with the intervals over test coalitions; rows with seconds or FID, one line a procedure. Where the
-    paper's numbers stand beside, they and the differences follow each column.
+    coalitions of each were used), with the intervals over test coalitions; rows with seconds or FID, one line a procedure.
+    Where the paper's numbers stand beside, they and the differences follow each column.
     Returns a frame of str.
     """
     if "lds_percent" in frame and "procedure" in frame:
