@@ -172,6 +172,17 @@ def test_a_notebook_is_not_done_when_what_it_rests_on_is_gone(scratch):
     assert done.why_not("01_contributors", run.params) == "contributors.csv is gone"
 
 
+def test_earlier_notebooks_can_be_run_again_when_what_a_later_one_rests_on_is_gone(scratch):
+    values = {"name": "tiny"}
+    open_("01_contributors").done()
+    second = open_("02_train")
+    keys = measure(second, 1, 2)
+    second.use(keys), second.done()
+    second.measured.path(keys[0]).unlink()
+    open_("01_contributors").done()
+    assert second.table("measured").key.tolist() == keys[1:] and not is_done("02_train", second.params | values)
+
+
 def test_a_notebook_with_failed_coalitions_is_not_done(scratch):
     run = open_("01_contributors")
     run.use([], failed=["abc"]), run.done()

@@ -19,6 +19,7 @@ UNLEARNING = ("retrain", "sparse_finetune", "gradient_ascent", "influence_unlear
 RUNS = ("digits", "faces", "painters", *reported.SETTINGS, *(f"{name}_released" for name in reported.SETTINGS))
 
 PLUS_MINUS = " (mean ± half of the 95 % interval over three seeds)"
+OVER_SUBSETS = " (mean over 10 subsets ± what it gives in brackets, and does not name)"
 
 
 def _about(run):
@@ -233,7 +234,8 @@ def _compared(run, name, thing):
 
 def _words(rows):
     setting = reported.SETTINGS[rows["dataset"].iloc[0]]
-    return f"The paper reports for {setting}, on another data set and model{PLUS_MINUS if rows['half_width'].any() else ''}:"
+    spread = OVER_SUBSETS if (rows["quantity"] == "fid_vs_retrain").any() else PLUS_MINUS
+    return f"The paper reports for {setting}, on another data set and model{spread if rows['half_width'].any() else ''}:"
 
 
 def _ours(run):

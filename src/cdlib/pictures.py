@@ -8,8 +8,6 @@ import pandas as pd
 
 from .style import PROCEDURES, WIDTH_IN, Drawing, broken, spoken, styled, unit
 
-UNLEARNED = PROCEDURES | {"gradient_ascent": "Sparsified GA", "influence_unlearning": "Sparsified IU"}  # shown as
-
 
 @styled
 def images(array, columns=10, title=""):
@@ -136,7 +134,7 @@ def unlearned(samples):
 
     samples   {procedure: uint8 [k, H, W] or [k, H, W, 3]}
     """
-    strips = [(UNLEARNED.get(name, spoken(name)), mosaic(array, 4)) for name, array in samples.items()]
+    strips = [(PROCEDURES.get(name, spoken(name)), mosaic(array, 4)) for name, array in samples.items()]
     figure = Drawing(pd.DataFrame({"procedure": list(samples)}), 0.37 + _ratio(strips[0][1]) * WIDTH_IN / len(strips))
     for axes, (title, strip) in zip(figure.subplots(1, len(strips), squeeze=False)[0], strips, strict=True):
         bare(axes, strip).set_title(title)
