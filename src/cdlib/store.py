@@ -126,8 +126,8 @@ class Run:
     def _write_measured(self, states: dict):
         """measured.csv: the coalitions that the finished notebooks use, in the notebooks' order.
 
-        A later notebook counts only when it was run with what has been run since. What is gone is left out: the notebook that asked
-        for it is not done then (done.why_not), and measures it anew.
+        A later notebook counts only when it was run with what has been run since. What is gone is left out: the notebook that
+        asked for it is not done then (done.why_not), and measures it anew.
         """
         mine = set(done.names(self.notebook))
         agree = [s for _, s in sorted(states.items()) if all(self.params[n] == v for n, v in s["params"].items() if n in mine)]
