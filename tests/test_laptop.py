@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cdlib import baselines, params, paths
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "Sparsified-FT Shapley (Ours)"
 
@@ -39,6 +41,17 @@ def test_our_lds_stands_in_its_interval_beside_a_ceiling(run, by_alpha):
     assert ours.alpha.tolist() == [0.25, 0.5, 0.75]
     assert ((ours.low <= ours.lds_percent) & (ours.lds_percent <= ours.high)).all()
     assert np.isfinite(scores.ceiling_percent).all()
+
+
+@pytest.mark.parametrize(("run", "by_alpha"), [("faces", "table_5"), ("painters", "table_7")])
+def test_every_method_that_applies_is_judged_on_thirty_test_coalitions(run, by_alpha):
+    scores = committed(run, by_alpha)
+    shapley = {"Retraining Shapley", "FT Shapley", "Sparsified-FT Shapley (paper's estimator)", OURS}
+    expected = {*baselines.names(params.load(paths.params(f"{run}_full"))), *shapley}
+    for alpha in (0.25, 0.5, 0.75):
+        rows = scores[(scores.alpha == alpha) & (scores.interval == "subsets")]
+        assert set(rows.method) == expected and set(rows.n_coalitions) == {30}
+        assert rows[["low", "high", "ceiling_percent"]].notna().all(axis=None)
 
 
 @pytest.mark.parametrize(("run", "numbers"), [("faces", (1, 2, 3, 4, 7, 12)), ("painters", (1, 2, 3, 4, 8, 9, 10))])
