@@ -48,6 +48,7 @@ def test_average_linkage_has_the_least_mean_dissimilarity_by_inner_products():
 def clustered(run):
     """A run with clusters of its full model's images."""
     changes = {"property": "cluster_entropy", "feature": "pooled_pixels", "n_clusters": 3, "n_reference": 12}
+    changes |= {"embedding": "pooled_pixels", "fid_embedding": "pooled_pixels", "compared": ["D-TRAK"]}
     run = store.Run("04_shapley", params.check(run.params | changes, "clustered"))
     cluster_entropy.prepare(run.folder, run.params)
     return run

@@ -142,4 +142,9 @@ def test_pairs_are_the_images_with_those_scores(run, monkeypatch):
 )
 def test_enough_images_are_kept_to_choose_from(members, procedure, n_images, side_px, kept):
     spec = {"members": members, "procedure": procedure, "sampler": {"n_images": n_images}}
-    assert coalition._n_kept(spec, side_px) == kept
+    assert coalition._n_kept(spec, side_px, ()) == kept
+
+
+def test_where_features_are_kept_for_the_fid_more_large_images_are():
+    spec = {"members": "1101", "procedure": "gradient_ascent", "sampler": {"n_images": 1024}}
+    assert coalition._n_kept(spec, 256, ("inception_pool",)) == 64

@@ -629,6 +629,9 @@ SMALL = {
     "property": "aesthetic_score",
     "feature": "colourfulness",
     "pruning_ratio": 0.5,
+    "embedding": "pooled_pixels",
+    "fid_embedding": "pooled_pixels",
+    "compared": ["D-TRAK"],
 }
 LAPTOP = {
     "latent": {"dataset": "faces", "n_contributors": 5, "model": "ldm_8x8"},
