@@ -36,7 +36,7 @@ def test_a_released_file_differs_from_the_papers_where_it_says_so():
         ours, released = (params.load(paths.root() / "params" / f"{name}{v}.yaml") for v in ("", "_released"))
         return {k for k in ours if ours[k] != released[k]} - {"name", "n_full_seeds", "n_empty_seeds"}
 
-    assert differing("cifar20") == {"classes", "batch_size", "timesteps", "ema", "damping", "influence_sum"}
+    assert differing("cifar20") == {"classes", "batch_size", "timesteps", "ema", "damping", "influence_sum", "gradient_noise"}
     assert differing("celeba_hq") == {
         "noise_schedule",
         "batch_size",
@@ -47,10 +47,11 @@ def test_a_released_file_differs_from_the_papers_where_it_says_so():
         "precision",
         "damping",
         "influence_sum",
+        "gradient_noise",
         "embedding_distance",
     }
     warm_up = {"prune_warmup_steps", "finetune_warmup_steps"}
-    assert differing("artbench") == {*warm_up, "precision", "damping", "similarity_max"}
+    assert differing("artbench") == {*warm_up, "precision", "damping", "similarity_max", "n_counterfactual_seeds"}
 
 
 def test_bench_prints_steps_and_images_of_both_models(capsys, scratch):

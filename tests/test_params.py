@@ -26,6 +26,10 @@ BAD = {
         "compared: [CLIP similarity (max)]",
         ["compared: ['CLIP similarity (max)']", "CLIP similarity (max) needs embedding: clip_b32"],
     ),
+    "a method without its coalitions": (
+        "n_finetune: 0\ncompared: [FT Shapley]",
+        ["compared: ['FT Shapley']", "FT Shapley needs n_finetune above 0"],
+    ),
     "a fraction of nobody": ("remove_fraction: 0.01", ["remove_fraction: 0.01", "at least 1 of 20"]),
     "more owners than letters": (
         "owners_per_class: [27]\nimages_per_contributor: 5\nn_coalitions: 60\nn_paper_coalitions: 60",

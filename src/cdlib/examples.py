@@ -94,8 +94,10 @@ def framework(run: store.Run, full: pd.DataFrame) -> pd.DataFrame:
 
 
 def images(run: store.Run, drawn: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Images of the models in generated.csv, from the same initial noises: {title: uint8 [k, C, H, W]}."""
-    return {model.title: run.measured.arrays(model.key)["images"][:N_OF_MODEL] for model in drawn.itertuples()}
+    """Images of the models in generated.csv, from the same initial noises, equally many: {title: uint8 [k, C, H, W]}."""
+    found = {model.title: run.measured.arrays(model.key)["images"][:N_OF_MODEL] for model in drawn.itertuples()}
+    few = min(map(len, found.values()), default=0)  # of large images, more are kept of the full model than of others
+    return {name: array[:few] for name, array in found.items()}
 
 
 def arrays(run: store.Run, drawn: pd.DataFrame, sides: pd.DataFrame, made: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ Gradients are linear in the loss: an image's timesteps share one backward pass, 
 Source: Park et al. 2023; Zheng et al. 2023; appendix C. Differs, from the released code:
     noise       is keyed by image and timestep, not by the place of the image in its batch
     images      are joined by id; they were shuffled
-    latents     of Stable Diffusion are the mean of the posterior; of flipped images the image is taken, not its mirror
+    mirrors     are not taken where images are flipped in training; there it is as chance has it
     projection  keeps lengths; theirs has entries N(0, 1): sqrt(k) times longer, and a damping of 0.5 there is 0.5 / k here
 """
 
@@ -44,7 +44,7 @@ def features(model, x, ids, *, loss="simple", timesteps=None, k=4096, seed=0, of
     memory_bytes  for gradients and activations, about; an image at one timestep may need more. None: as in MEMORY
 
     Noise of their own makes the scores of the TRAK family noisy: of two draws, those of 500 digits correlate at .23; with one
-    noise for all training images, at .86 (the released code's is that of a place in the batch).
+    noise for all training images, at .85 (the released code's is that of a place in the batch).
 
     Returns float32 [n, k]. Raises NotFinite.
     Source: eq. 14 (simple) and 16 (square).

@@ -138,13 +138,22 @@ class Params(BaseModel):
             "remove_fraction": int(self.remove_fraction * n + 1e-9) < 1 and f"must remove at least 1 of {n} contributors",
             "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
             "alphas": self._alphas_wrong(n),
-            "compared": (odd := [m for m in self.compared if asked >= {*ONLY.get(m, {})} and not applies(m, self.model_dump())])
-            and f"{odd[0]} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[odd[0]].items())}",
+            "compared": self._not_computed(asked),
         }
         found = [f"{name}: {getattr(self, name)}: {why}" for name, why in wrong.items() if why and name in asked]
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    def _not_computed(self, asked: set) -> str:
+        """Why a compared method is none that the run computes, going by the parameters that are known."""
+        coalitions = {"FT Shapley": "n_finetune", "Sparsified-FT Shapley (paper's estimator)": "n_paper_coalitions"}
+        for method in self.compared:
+            if asked >= {*ONLY.get(method, {})} and not applies(method, self.model_dump()):
+                return f"{method} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[method].items())}"
+            if coalitions.get(method) in asked and not getattr(self, coalitions[method]):
+                return f"{method} needs {coalitions[method]} above 0"
+        return ""
 
     def _untrained(self, embedding: str) -> str:
         if embedding != "digits_embedding" or self.feature == "digits_classifier":

@@ -191,6 +191,7 @@ def _fid(table):
             "Procedure": table["procedure"].replace(PROCEDURES),
             "FID to retraining": [text.removesuffix(" (nan)") for text in texts],
             "Coalitions": table["n_coalitions"].map("{:.0f}".format),
+            **({"Reported": table["reported"].map("{:.1f}".format).replace("nan", "-")} if "reported" in table else {}),
         }
     )
 

@@ -67,19 +67,20 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     keys = [run.measured.key(s) for s in specs]
     todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k, arrays)}
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
-    progress = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json"))
+    progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     for _ in range(MAX_ATTEMPTS):
         tasks = [(str(run.folder), run.params, spec, wanted.keeps) for spec in todo.values()]
         for task, error in executors.EXECUTORS[run["executor"]](measure_one, tasks, workers):
             if error:
                 run.measured.fail(task[2], error)
+                errors[run.measured.key(task[2])] = error
             else:
                 del todo[run.measured.key(task[2])]
                 progress.step()
         if not todo:
             break
     if len(todo) == len(set(keys)) > 0:
-        first = run.measured.read(next(iter(todo)))["error"].strip().splitlines()[-1]
+        first = errors[next(iter(todo))].strip().splitlines()[-1]
         raise RuntimeError(f"{wanted.purpose}: none of {len(todo)} coalitions could be measured; the first: {first}")
     if todo:
         names = ", ".join(f"{s['members']} seed {s['seed']} ({k})" for k, s in todo.items())

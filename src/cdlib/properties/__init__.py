@@ -8,7 +8,7 @@ A property module has
     value(params, arrays)               those arrays -> float
 
 Because the arrays are kept, a property can be bootstrapped or recomputed without any model. One more property is one more
-module and its name in params.FEATURES, with what it can be computed from (module features).
+module and its name in names.FEATURES, with what it can be computed from (module features).
 """
 
 from importlib import import_module
