@@ -3,8 +3,7 @@
 import pytest
 import yaml
 
-from cdlib import __main__, params, paths
-from cdlib import run as command
+from cdlib import __main__, cells, command, params, paths, run
 from cdlib.errors import Refused
 
 FILES = sorted((paths.root() / "params").glob("*.yaml"))
@@ -80,7 +79,7 @@ BAD_SET = {
 @pytest.fixture
 def refusal(scratch, capsys, monkeypatch):
     """Gives the one line with which a command refuses its input; no notebook may run, and nothing may be written."""
-    monkeypatch.setattr(command, "_execute", lambda path, values, kernel: pytest.fail(f"{path.stem} was run"))
+    monkeypatch.setattr(run, "_execute", lambda path, values, kernel: pytest.fail(f"{path.stem} was run"))
 
     def refused(*arguments):
         assert __main__.main([str(a) for a in arguments]) == 2
@@ -167,11 +166,11 @@ def test_a_change_on_the_command_line_comes_last(file):
 
 def test_only_plain_names_of_a_notebook_are_parameters():
     namespace = {"n_images": 3, "alphas": [0.5], "_i1": "text", "In": ["text"], "Out": {}, "np": pytest}
-    assert params.given(namespace) == {"n_images": 3, "alphas": [0.5]}
+    assert cells.given(namespace) == {"n_images": 3, "alphas": [0.5]}
 
 
 def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():
     namespace = {"n_images": 3}
-    params.given(namespace)
+    cells.given(namespace)
     namespace |= {"n_images": 4, "total": 1.5}
-    assert params.given(namespace) == {"n_images": 4}
+    assert cells.given(namespace) == {"n_images": 4}

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "cdlib"
 
 # From the ground up; a room imports from itself and from those above it in this table.
 ROOMS = {
-    "ground": ["__init__", "paths", "names", "params", "seeds", "measured", "done", "store", "progress", "errors"],
+    "ground": ["__init__", "paths", "names", "params", "cells", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
     "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
@@ -31,7 +31,7 @@ ROOMS = {
         "provenance",
         "report",
     ],
-    "run": ["run", "__main__"],
+    "run": ["command", "run", "status", "check", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from cdlib import done, params, paths, store
+from cdlib import cells, done, params, paths, store
 from cdlib.errors import Refused
 
 NAMES = [path.stem for path in paths.notebooks()]
@@ -211,7 +211,7 @@ def test_how_a_run_is_executed_undoes_nothing(scratch, name):
 
 @pytest.mark.parametrize("name", sorted(set(DEFAULTS) - set(params.EXECUTION)))
 def test_every_other_parameter_undoes_the_notebook_that_reads_it(name):
-    reader = next(path.stem for path in paths.notebooks() if name in params.declared(path))
+    reader = next(path.stem for path in paths.notebooks() if name in cells.declared(path))
     assert done.inputs(reader, DEFAULTS | {name: "other"}) != done.inputs(reader, DEFAULTS)
 
 
@@ -219,7 +219,7 @@ def test_every_other_parameter_undoes_the_notebook_that_reads_it(name):
 def test_every_notebook_of_every_run_opens_with_what_it_declares_and_knows_what_was_given_before(file, scratch):
     values = params.load(file)
     for path in paths.notebooks():
-        run = store.open(path.stem, {name: values[name] for name in params.declared(path)})
-        known = [n for p in paths.notebooks() if p.stem <= path.stem for n in params.declared(p) if n not in params.EXECUTION]
+        run = store.open(path.stem, {name: values[name] for name in cells.declared(path)})
+        known = [n for p in paths.notebooks() if p.stem <= path.stem for n in cells.declared(p) if n not in params.EXECUTION]
         assert {n: run[n] for n in known} == {n: values[n] for n in known}
         run.done()

@@ -9,7 +9,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from cdlib import params, paths
+from cdlib import cells, params, paths
 from cdlib.measured import Measured, canonical, digest
 
 
@@ -30,7 +30,7 @@ def states(folder: Path) -> dict[str, dict]:
 def names(notebook: str) -> list[str]:
     """The parameters that decide a notebook's results: those that it and the notebooks before it declare."""
     upto = [p for p in paths.notebooks() if p.stem <= notebook]
-    return [n for p in upto for n in params.declared(p) if n not in params.EXECUTION]
+    return [n for p in upto for n in cells.declared(p) if n not in params.EXECUTION]
 
 
 @cache
@@ -42,7 +42,7 @@ def _library() -> str:
 
 def inputs(notebook: str, values: dict) -> str:
     """The hash of what a notebook's results come from: library, notebooks and parameters up to and with its own."""
-    code = [params.code(p) for p in paths.notebooks() if p.stem <= notebook]
+    code = [cells.code(p) for p in paths.notebooks() if p.stem <= notebook]
     return digest(canonical([_library(), code, {n: values[n] for n in names(notebook)}]))
 
 

@@ -3,8 +3,6 @@
 A name that a file leaves out has the value of params/digits.yaml, which is also the default in the notebook that reads it.
 """
 
-import ast
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -251,39 +249,3 @@ def change(text: str) -> dict:
         return {key: yaml.safe_load(value)}
     except yaml.YAMLError as error:
         raise Refused(f"--set {text}: not readable as YAML: {' '.join(str(error).split())}") from None
-
-
-def given(namespace: dict) -> dict:
-    """The parameters in a notebook's namespace: all plain values bound when this was first called there.
-
-    A cell that is run again sees the same names, so values computed further down are never taken for parameters.
-    """
-    plain = (str, int, float, bool, list)
-    names = namespace.setdefault(
-        "_parameters_given",
-        [n for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in ("In", "Out")],
-    )
-    return {n: namespace[n] for n in names}
-
-
-def _cells(notebook: Path) -> list[tuple[str, bool]]:
-    """Source of each code cell, and whether it is the one with the parameters; nbformat would take 2 s to import."""
-    cells = [c for c in json.loads(notebook.read_bytes())["cells"] if c["cell_type"] == "code"]
-    return [("".join(c["source"]), "parameters" in c["metadata"].get("tags", [])) for c in cells]
-
-
-def declared(notebook: Path) -> dict:
-    """Names and default values in the `parameters` cell of a notebook."""
-    source = next((source for source, tagged in _cells(notebook) if tagged), "")
-    return {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body if isinstance(line, ast.AnnAssign)}
-
-
-def imports(notebook: Path) -> list[str]:
-    """The import lines of a notebook."""
-    lines = [line for source, tagged in _cells(notebook) if not tagged for line in source.splitlines()]
-    return [line for line in lines if line.startswith(("import ", "from "))]
-
-
-def code(notebook: Path) -> str:
-    """The code of a notebook, without its parameters: what it does, whatever its values."""
-    return json.dumps([source for source, tagged in _cells(notebook) if not tagged])

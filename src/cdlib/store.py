@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import load as load_arrays
 
-from cdlib import done, params, paths
+from cdlib import cells, done, params, paths
 from cdlib.errors import Refused
 from cdlib.measured import Measured, save_arrays, versions, write_bytes
 
@@ -56,7 +56,7 @@ class Run:
         return self.params[name]
 
     def _repr_markdown_(self) -> str:
-        names = params.declared(paths.notebook(self.notebook))
+        names = cells.declared(paths.notebook(self.notebook))
         rows = "\n".join(f"| {n} | {self.params[n]} |" for n in names)
         return f"Run **{self.name}**, notebook {self.notebook}\n\n| parameter | value |\n|---|---|\n{rows}"
 
@@ -145,7 +145,7 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     Raises Refused for a bad parameter, for one that contradicts what an earlier notebook of this run was given, and when
     an earlier notebook has not run.
     """
-    values, here = params.given(namespace), f"notebooks/{notebook}.ipynb"
+    values, here = cells.given(namespace), f"notebooks/{notebook}.ipynb"
     checked = params.check(values, here, partly=True)
     folder = paths.runs() / checked["name"]
     known = {}
