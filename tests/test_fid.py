@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from cdlib.fid import fid, frechet
+from cdlib.fid import fid, frechet, kid
 
 rng = np.random.default_rng(0)
 
@@ -98,3 +98,22 @@ def test_what_cannot_be_compared_is_refused(one, other, said):
 def test_what_is_no_covariance_is_refused(covariance):
     with pytest.raises(ValueError, match="not a covariance"):
         frechet([0, 0], covariance, [0, 0], np.eye(2))
+
+
+def test_kernel_distance_is_that_of_brute_force():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(7, 4)), rng.normal(0.5, 1, (9, 4))
+
+    def kernel(a, b):
+        return (a @ b / 4 + 1) ** 3
+
+    within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)]
+    assert kid(x, y) == pytest.approx(sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y]))
+
+
+def test_kernel_distance_of_like_sets_is_zero_on_average_whatever_their_size():
+    rng = np.random.default_rng(4)
+    for n in (10, 40):
+        found = [kid(rng.normal(size=(n, 3)), rng.normal(size=(n, 3))) for _ in range(300)]
+        assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(300)
+        assert min(found) < 0

@@ -92,7 +92,7 @@ def test_probabilities_are_of_each_image_alone(made):
 def test_the_embedding_of_digits_is_the_mean_of_the_features_that_the_head_reads(made):
     images, net = noise(5), classifier._load(made, classifier.about(made)["digest"])
     head = [module for module in net if not isinstance(module, torch.nn.Linear)]
-    expected = torch.nn.Sequential(*head)(classifier._scaled(images)).detach().reshape(5, 64, 16).mean(2)
+    expected = torch.nn.Sequential(*head)(classifier.scaled(images)).detach().reshape(5, 64, 16).mean(2)
     found = properties.feature(made, DIGITS, "digits_embedding")
     assert found.kind == "embedding" and found.digest != properties.feature(made, DIGITS).digest
     np.testing.assert_allclose(found(images), expected, atol=1e-6)
@@ -108,7 +108,7 @@ def test_a_classifier_that_is_not_the_one_that_was_kept_is_refused(made, tmp_pat
     shutil.copytree(made / "models", tmp_path / "models")
     path = tmp_path / "models" / "classifier.safetensors"
     spoil(path)
-    with pytest.raises(Refused, match=f"^{path}: missing or changed since it was saved; run the notebook"):
+    with pytest.raises(Refused, match=f"^{path}: missing, changed, or made for something else; run the notebook"):
         classifier.feature(tmp_path)
 
 

@@ -15,9 +15,9 @@ ROOMS = {
     "ground": ["__init__", "paths", "names", "params", "cells", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
-    "measure": ["features", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
+    "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
-    "judge": ["lds", "counterfactual", "examples", "fid", "unlearning"],
+    "judge": ["lds", "counterfactual", "examples", "unlearning"],
     "show": [
         "style",
         "tables",

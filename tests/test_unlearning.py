@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import coalitions, measured, params, plan, store, tables, unlearning, utilities
+from cdlib import coalitions, measured, params, plan, properties, store, tables, unlearning, utilities
 from cdlib.fid import fid
 
 PROCEDURES = ["retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning"]
@@ -23,7 +23,8 @@ def small(run, values):
 
 
 def features(run, key):
-    return run.measured.arrays(key)["embedding/pooled_pixels"]
+    digest = properties.feature(run.folder, run.params, "pooled_pixels").digest
+    return run.measured.arrays(key)[properties.kept_as("pooled_pixels", digest)]
 
 
 # What is asked for.

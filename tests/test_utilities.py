@@ -186,7 +186,8 @@ def test_a_feature_of_all_images_is_kept_on_demand_and_is_no_part_of_the_key(run
         arrays = run.measured.arrays(key)
         assert len(arrays["images"]) == 5
         for name, d in (("digits_embedding", 64), ("pooled_pixels", 64)):
-            found, expected = arrays[f"embedding/{name}"], properties.feature(run.folder, run.params, name)(arrays["images"])
+            feature = properties.feature(run.folder, run.params, name)
+            found, expected = arrays[properties.kept_as(name, feature.digest)], feature(arrays["images"])
             assert (found.dtype, found.shape) == (np.float16, (16, d))
             np.testing.assert_allclose(found[:5], expected, rtol=1e-3, atol=1e-4)
 
@@ -199,7 +200,8 @@ def test_a_coalition_that_lacks_a_feature_is_measured_again_with_the_same_values
     assert len(trainings) == 4 and again.drop(columns=seconds).equals(first.drop(columns=seconds))
     for key, arrays in zip(again.key, before, strict=True):
         now = run.measured.arrays(key)
-        assert now.keys() - arrays.keys() == {"embedding/pooled_pixels"}
+        digest = properties.feature(run.folder, run.params, "pooled_pixels").digest
+        assert now.keys() - arrays.keys() == {properties.kept_as("pooled_pixels", digest)}
         assert all((now[name] == array).all() for name, array in arrays.items())
     for asked in (keeping("pooled_pixels"), keeping()):
         utilities.measure(run, asked)

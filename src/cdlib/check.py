@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cdlib import contributors, datasets, executors, families, paths, plan, progress, stages
-from cdlib.command import load, say
+from cdlib import contributors, datasets, executors, families, plan, progress
+from cdlib.command import load, needed, say
 
 
 def check(file: Path, changes: dict | None = None, without_data: bool = False):
@@ -15,7 +15,7 @@ def check(file: Path, changes: dict | None = None, without_data: bool = False):
 
     values = load(file, changes, without_data)
     if not without_data:
-        stages.needed(paths.runs() / values["name"], values)
+        needed(values)
     found = None if without_data else datasets.load(values).contributors
     n, images = datasets.planned(values) if without_data else (found.contributor.nunique(), len(found))
     full, sparse = bench.models(values)

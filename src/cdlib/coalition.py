@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import contributors, families, machine, measured, properties, recipes, sample, stages, unlearn
+from cdlib import contributors, families, machine, measured, names, properties, recipes, sample, stages, unlearn
 from cdlib.errors import Refused
 from cdlib.measured import Measured
 from cdlib.train import NotFinite, train
@@ -30,12 +30,15 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
             model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
         )
         values, arrays = {}, {"images": images[: _n_kept(spec, images.shape[-1], keeps)]}
-        for name in spec["properties"]:
-            per_image = properties.named(name).per_image(folder, params, images)
-            values[name] = properties.named(name).value(params, per_image)
+        for name, own in names.properties(params).items():
+            if ":" in name and properties.named(name).settings(folder, own) != spec["properties"][name]:
+                raise Refused(f"property: {name}: its source has changed since this coalition was asked for; run again")
+            per_image = properties.named(name).per_image(folder, own, images)
+            values[name] = properties.named(name).value(own, per_image)
             arrays |= {f"{name}/{key}": array for key, array in per_image.items()}
         for name in keeps:
-            arrays[properties.kept_as(name)] = properties.feature(folder, params, name)(images).astype(np.float16)
+            feature = properties.feature(folder, params, name)
+            arrays[properties.kept_as(name, feature.digest)] = feature(images).astype(np.float16)
     if not np.isfinite(list(values.values())).all():
         raise NotFinite(f"property not finite: {values}")
     Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from cdlib import datasets, families, params
+from cdlib import datasets, families, params, paths, properties, stages
 from cdlib.errors import Refused
 
 
@@ -22,6 +22,13 @@ def load(file: Path, changes: dict | None = None, without_data: bool = False) ->
     except ValueError as error:
         raise Refused(f"{file}: {error}") from None
     return values
+
+
+def needed(values: dict):
+    """Look for all that a run takes before any work; functions of the user's own are tried, and told. Raises Refused."""
+    stages.needed(paths.runs() / values["name"], values)
+    for found in properties.tried(values):
+        say("{function}: {gives}; {seconds_for_each_model:.2g} s for the images of each model".format(**found))
 
 
 def fail(error: Exception, code: int) -> int:

@@ -1,5 +1,6 @@
 """Names that parameters may have: attribution methods, and what properties and embeddings are computed from."""
 
+import re
 from typing import Literal
 
 Method = Literal[
@@ -41,11 +42,17 @@ Method = Literal[
 
 # What a property can be computed from.
 FEATURES = {
-    "inception_score": ("digits_classifier", "inception_v3"),
+    "inception_score": ("digits_classifier", "inception_v3", "contributor_classifier"),
     "cluster_entropy": ("pooled_pixels", "blip_vqa", "clip_b32", "clip_l14"),
     "aesthetic_score": ("colourfulness", "laion_aesthetic"),
+    "fid": ("pooled_pixels", "inception_pool", "blip_vqa", "clip_b32", "clip_l14"),
+    "kid": ("pooled_pixels", "inception_pool", "blip_vqa", "clip_b32", "clip_l14"),
 }
-Feature = tuple(name for names in FEATURES.values() for name in names)
+Feature = tuple(dict.fromkeys(name for names in FEATURES.values() for name in names))
+LOWER = ("fid", "kid")  # properties of which less is better
+OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # a function of the user's own, package.module:function
+AGGREGATES = ("mean", "percentile", "entropy")
+DIRECTIONS = ("higher", "lower")
 
 # What images can be compared by (parameter `embedding`), and how the rows of such methods call it.
 EMBEDDINGS = {
@@ -70,3 +77,33 @@ ONLY = {
 def applies(method: str, values: dict) -> bool:
     """Whether a method can credit the contributors of a run with these parameters."""
     return all(values[name] == value for name, value in ONLY.get(method, {}).items())
+
+
+def properties(values: dict) -> dict[str, dict]:
+    """The properties of a run: name -> the parameters, with what is this property's own. The first is the run's property.
+
+    Each of `also` is a property's name and, after a stroke, what it is computed from: cluster_entropy/pooled_pixels; or the
+    user's function and, after strokes, how its numbers become one and which are better: mine:sharpness/percentile/lower.
+
+    Raises ValueError, in words, for one that there is not, and for one that stands there twice.
+    """
+    found = {values["property"]: values}
+    for entry in values["also"]:
+        name, *words = entry.split("/")
+        own = bool(OWN.fullmatch(name))
+        kinds = {"aggregate": AGGREGATES, "direction": DIRECTIONS} if own else {"feature": FEATURES.get(name, ())}
+        given = {kind: word for kind, allowed in kinds.items() for word in words if word in allowed}
+        if name in found:
+            raise ValueError(f"{name} must stand there once, and not be the run's property")
+        if not own and name not in FEATURES:
+            raise ValueError(f"{name} must be one of {', '.join(FEATURES)}, or package.module:function")
+        if len(given) < len(words) or (not own and not given):
+            raise ValueError(f"{entry}: after {name}/ must stand {' and '.join(' | '.join(a) for a in kinds.values())}")
+        found[name] = values | given | {"property": name}
+    return found
+
+
+def sign(values: dict) -> int:
+    """1 where more of the property is better, -1 where less is; values are those of `properties` for this one."""
+    lower = values["property"] in LOWER or (":" in values["property"] and values["direction"] == "lower")
+    return -1 if lower else 1

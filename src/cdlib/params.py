@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdlib import paths
 from cdlib.errors import Refused
-from cdlib.names import EMBEDDINGS, FEATURES, ONLY, Feature, Method, applies
+from cdlib.names import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method, applies, properties
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -58,8 +58,11 @@ class Params(BaseModel):
     precision: Literal["fp32", "bf16"]
     compile: bool
     train_seed: Count
-    property: Literal["inception_score", "cluster_entropy", "aesthetic_score"]
+    property: str
     feature: Literal[Feature]
+    aggregate: Literal[AGGREGATES]
+    direction: Literal[DIRECTIONS]
+    also: list[str]
     n_clusters: Annotated[int, Field(ge=2)]
     n_reference: Positive
     assignment: Literal["nearest_mean", "average_linkage"]
@@ -123,10 +126,13 @@ class Params(BaseModel):
         n = n_contributors(self.model_dump())
         wrong = {
             "owners_per_class": n < 2 and "must make at least 2 contributors",
-            "feature": self.feature not in FEATURES[self.property] and f"must be one of {', '.join(FEATURES[self.property])}",
+            "property": self._unknown_property(),
+            "feature": self.feature not in (allowed := FEATURES.get(self.property, Feature))
+            and f"must be one of {', '.join(allowed)}",
+            "also": self._also_wrong(),
             "embedding": self._untrained(self.embedding),
             "fid_embedding": self._untrained(self.fid_embedding),
-            "n_reference": self.property == "cluster_entropy"
+            "n_reference": any(entry.split("/")[0] == "cluster_entropy" for entry in (self.property, *self.also))
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
             "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
@@ -151,6 +157,18 @@ class Params(BaseModel):
                 return f"{method} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[method].items())}"
             if coalitions.get(method) in asked and not getattr(self, coalitions[method]):
                 return f"{method} needs {coalitions[method]} above 0"
+        return ""
+
+    def _unknown_property(self) -> str:
+        if self.property in FEATURES or OWN.fullmatch(self.property):
+            return ""
+        return f"must be one of {', '.join(FEATURES)}, or a function of your own, package.module:function"
+
+    def _also_wrong(self) -> str:
+        try:
+            properties(self.model_dump())
+        except ValueError as error:
+            return str(error)
         return ""
 
     def _untrained(self, embedding: str) -> str:

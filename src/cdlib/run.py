@@ -12,7 +12,7 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
 from cdlib import cells, done, paths, progress
-from cdlib.command import load, say
+from cdlib.command import load, needed, say
 from cdlib.errors import Refused
 
 POLL_SECONDS = 10.0
@@ -38,6 +38,8 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
         if why := done.why_not(path.stem, values):
             raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
     anew = [p for p in chosen if only or start or done.why_not(p.stem, values)]
+    if any(p.stem < "08" for p in anew):
+        needed(values)
     with _Kernels(anew, values) as kernels:
         for path in chosen:
             if path not in anew and not done.why_not(path.stem, values):

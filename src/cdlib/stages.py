@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import datasets, families, machine, measured, pretrained, store
+from cdlib import datasets, families, machine, measured, names, pretrained, store
 from cdlib.errors import Refused
 from cdlib.progress import Progress
 from cdlib.recipes import Recipe, recipe
@@ -58,7 +58,8 @@ def _frozen_digest(place: Path, name: str) -> str:
 
 def needed(folder: Path, params: dict) -> Path | None:
     """Look for all pretrained parts and packages that the run takes, before any work; returns as `frozen`. Raises Refused."""
-    for feature in (params["feature"], params["embedding"], params["fid_embedding"] if params["n_unlearn"] else ""):
+    features = [own["feature"] for name, own in names.properties(params).items() if ":" not in name]
+    for feature in (*features, params["embedding"], params["fid_embedding"] if params["n_unlearn"] else ""):
         for part in pretrained.NEEDS.get(feature, ()):
             pretrained.find(part, params)
     if params["optimizer"] == "adam_8bit":

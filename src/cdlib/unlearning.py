@@ -57,4 +57,5 @@ def _models(tables: dict) -> dict:
 
 
 def _features(run, one) -> np.ndarray:
-    return run.measured.arrays(one.key)[properties.kept_as(run["fid_embedding"])]
+    found, wanted = run.measured.arrays(one.key), properties.kept_as(run["fid_embedding"], "")
+    return next(array for name, array in found.items() if name.startswith(wanted))

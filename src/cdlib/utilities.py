@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from cdlib import executors, families, machine, measured, properties, recipes, stages, store
+from cdlib import executors, families, machine, measured, names, properties, recipes, stages, store
 from cdlib.measured import bits
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
@@ -44,7 +44,7 @@ def context(run: store.Run, procedure: str) -> dict:
         "recipe": recipes.of(p, procedure).as_dict(),
         "start": about["digest"] if about else "random",
         "sampler": {"n_images": p["n_images"], "steps": p["sampling_steps"]},
-        "properties": {p["property"]: properties.named(p["property"]).settings(run.folder, p)},
+        "properties": properties.settings(run.folder, p),
     }
 
 
@@ -61,9 +61,9 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out. One that lacks what this
     asker keeps of its images (plan.Wanted) is measured again, under the same key.
     """
-    specs, arrays = specifications(run, wanted), [properties.kept_as(name) for name in wanted.keeps]
-    for name in wanted.keeps:
-        properties.feature(run.folder, run.params, name)  # refused before any work, not in each coalition
+    specs, arrays = specifications(run, wanted), []
+    for name in wanted.keeps:  # refused before any work, not in each coalition
+        arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
     todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k, arrays)}
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
@@ -92,7 +92,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
 
 def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
     """Measured coalitions as a frame, in the order of the keys."""
-    columns = ["key", "procedure", "seed", "members", run["property"], "train_seconds", "sample_seconds"]
+    columns = ["key", "procedure", "seed", "members", *names.properties(run.params), "train_seconds", "sample_seconds"]
     frame = pd.DataFrame([run.measured.row(key) for key in keys], columns=columns)
     frame.insert(4, "size", frame.members.str.count("1"))
     return frame
@@ -105,18 +105,18 @@ def measure_one(task: tuple):
     coalition.measure(*task)
 
 
-def game(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def game(run: store.Run, table: pd.DataFrame, property: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Who was in, bool [M, N], and v(S), float [M], of a frame of measured coalitions."""
-    return measured.members(table.members), values(run, table)
+    return measured.members(table.members), values(run, table, property)
 
 
-def by_seed(run: store.Run, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def by_seed(run: store.Run, table: pd.DataFrame, property: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Coalitions that were measured with every seed: who was in, bool [B, N], and v(S), float [B, S].
 
     A coalition that failed with one of the seeds is left out; one that was drawn twice counts once.
     """
-    once = table.drop_duplicates("key")
-    grid = once.pivot(index="members", columns="seed", values=run["property"]).reindex(once.members.unique()).dropna()
+    once = table.assign(v=values(run, table, property)).drop_duplicates("key")
+    grid = once.pivot(index="members", columns="seed", values="v").reindex(once.members.unique()).dropna()
     return measured.members(grid.index), grid.to_numpy()
 
 
@@ -127,6 +127,10 @@ def runtime(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(n=groups.size()).reset_index()
 
 
-def values(run: store.Run, table: pd.DataFrame) -> np.ndarray:
-    """v(S) of each row of a frame, in the unit of the run's property: float [M]."""
-    return table[run["property"]].to_numpy()
+def values(run: store.Run, table: pd.DataFrame, property: str | None = None) -> np.ndarray:
+    """v(S) of each row of a frame, in the unit of the run's property (or another of its properties): float [M].
+
+    More is better: of a property of which less is better, such as a distance, v is its negative.
+    """
+    own = names.properties(run.params)[property or run["property"]]
+    return names.sign(own) * table[own["property"]].to_numpy()

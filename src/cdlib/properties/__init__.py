@@ -8,21 +8,71 @@ A property module has
     value(params, arrays)               those arrays -> float
 
 Because the arrays are kept, a property can be bootstrapped or recomputed without any model. One more property is one more
-module and its name in names.FEATURES, with what it can be computed from (module features).
+module and its name in names.FEATURES, with what it can be computed from (module features). A function of the user's own,
+`package.module:function`, is one too (module own).
+
+A run has its property, which its tables and figures are about, and may have others (`also`) of the same images.
 """
 
+import json
 from importlib import import_module
 from pathlib import Path
+
+import pandas as pd
+
+from cdlib import measured, names
+from cdlib.errors import Refused
 
 
 def named(name: str):
     """The property module of a name in the parameter file."""
-    return import_module(f"cdlib.properties.{name}")
+    return import_module(f"cdlib.properties.{'own' if ':' in name else name}")
 
 
-def kept_as(name: str) -> str:
-    """Under which name a feature of all images is kept with a measured coalition."""
-    return f"embedding/{name}"
+def prepare(folder: Path, params: dict) -> pd.DataFrame:
+    """Make what each property of a run needs; returns what is worth showing of each."""
+    found = {name: named(name).prepare(folder, own) for name, own in names.properties(params).items()}
+    return pd.DataFrame([{"property": name, "what": what, "is": str(x)} for name, f in found.items() for what, x in f.items()])
+
+
+def tried(params: dict) -> list[dict]:
+    """What came of trying each function of the user's own on a few training images (own.tried); mostly empty. Raises Refused."""
+    asked = {name: own for name, own in names.properties(params).items() if ":" in name}
+    if not asked:
+        return []
+    from cdlib import stages
+
+    return [named(name).tried(own, stages.dataset(params).images) for name, own in asked.items()]
+
+
+def settings(folder: Path, params: dict) -> dict:
+    """What can change the value of each property of a run, by its name."""
+    return {name: named(name).settings(folder, own) for name, own in names.properties(params).items()}
+
+
+def kept_as(name: str, digest: str) -> str:
+    """Under which name a feature of all images is kept with a measured coalition; other weights give another name."""
+    return f"embedding/{name}/{digest[:16]}"
+
+
+def keep(path: Path, data: bytes, state: dict) -> dict:
+    """Keep what a property needs: the data, and beside them (json) what they are; returns the latter."""
+    state = state | {"digest": measured.digest(data)}
+    path.with_suffix(".json").unlink(missing_ok=True)  # never old words beside new data
+    measured.write_bytes(path, data)
+    measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
+    return state
+
+
+def kept(path: Path, origin: dict | None = None) -> dict:
+    """What stands beside kept data. Raises Refused when they are not those that were kept, or have another origin."""
+    try:
+        state = json.loads(path.with_suffix(".json").read_bytes())
+        if measured.digest(path.read_bytes()) == state["digest"] and (origin is None or state["origin"] == origin):
+            return state
+    except (FileNotFoundError, ValueError, KeyError):
+        pass
+    raise Refused(f"{path}: missing, changed, or made for something else; run the notebook that makes it again: 02_train")
 
 
 def feature(folder: Path, params: dict, name: str | None = None):
@@ -31,7 +81,12 @@ def feature(folder: Path, params: dict, name: str | None = None):
     Raises Refused when its weights are not there.
     """
     from cdlib import features, machine
-    from cdlib.properties import classifier
+    from cdlib.properties import classifier, contributor_classifier
 
-    own, name = {"digits_classifier": classifier.feature, "digits_embedding": classifier.embedding}, name or params["feature"]
+    own = {
+        "digits_classifier": classifier.feature,
+        "digits_embedding": classifier.embedding,
+        "contributor_classifier": contributor_classifier.feature,
+    }
+    name = name or params["feature"]
     return own[name](folder) if name in own else features.FEATURES[name](params, machine.device(params["device"]))

@@ -6,7 +6,6 @@ It also learns to call noise no digit (all classes alike), so that what an untra
 """
 
 import contextlib
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from cdlib import measured, seeds
+from cdlib import measured, properties, seeds
 from cdlib.datasets.digits import images_and_classes
 from cdlib.errors import Refused
 from cdlib.features import Feature
@@ -34,12 +33,13 @@ def network() -> nn.Sequential:
     )  # fmt: skip
 
 
-def _noise(n: int) -> torch.Tensor:
-    """Images of nothing: Gaussian noise from faint to saturated, float [n, 1, 8, 8] in [-1, 1]."""
-    return (torch.randn(n, 1, 8, 8) * torch.empty(n, 1, 1, 1).uniform_(0.1, 5)).clamp(-1, 1)
+def _noise(n: int, shape) -> torch.Tensor:
+    """Images of nothing: Gaussian noise from faint to saturated, float [n, C, H, W] in [-1, 1]."""
+    return (torch.randn(n, *shape) * torch.empty(n, 1, 1, 1).uniform_(0.1, 5)).clamp(-1, 1)
 
 
-def _scaled(images: np.ndarray) -> torch.Tensor:
+def scaled(images: np.ndarray) -> torch.Tensor:
+    """uint8 to float in [-1, 1]."""
     return torch.as_tensor(images).float() / 127.5 - 1
 
 
@@ -58,37 +58,29 @@ def prepare(folder: Path, params: dict) -> dict:
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.number(0, "classifier"))
         net = network()
-        optimizer = torch.optim.Adam(net.parameters(), lr=LR)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
-        x, y = _scaled(images), torch.as_tensor(classes)
-        for _ in range(STEPS):
-            rows = torch.as_tensor(used)[torch.randint(0, len(used), (BATCH,))]
-            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
-            (loss - net(_noise(NOISE)).log_softmax(1).mean()).backward()
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-        accuracy = float((_probabilities(net, images[held]).argmax(1) == classes[held]).mean())
+        fit(net, scaled(images)[used], torch.as_tensor(classes)[used])
+        accuracy = float((probabilities(net, images[held]).argmax(1) == classes[held]).mean())
     if accuracy < LEAST_ACCURACY:
         raise RuntimeError(f"the classifier's held-out accuracy is {accuracy:.3f}, below {LEAST_ACCURACY}")
-    data = save_tensors(net.state_dict())
-    state = {"accuracy": accuracy, "n_held_out": len(held), "digest": measured.digest(data)}
-    path.with_suffix(".json").unlink(missing_ok=True)
-    measured.write_bytes(path, data)
-    measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
-    return state
+    return properties.keep(path, save_tensors(net.state_dict()), {"accuracy": accuracy, "n_held_out": len(held)})
+
+
+def fit(net: nn.Module, x: torch.Tensor, y: torch.Tensor):
+    """Train to tell classes, and to call noise none of them: x float [n, C, H, W] in [-1, 1], y int [n]."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=LR)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(0, len(x), (BATCH,))
+        loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+        (loss - net(_noise(NOISE, x.shape[1:])).log_softmax(1).mean()).backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
 
 
 def about(folder: Path) -> dict:
     """accuracy, n_held_out and digest of the kept classifier. Raises Refused when it is not the one that was kept."""
-    path = folder / "models" / "classifier.safetensors"
-    try:
-        state = json.loads(path.with_suffix(".json").read_bytes())
-        if measured.digest(path.read_bytes()) == state["digest"]:
-            return state
-    except (FileNotFoundError, ValueError):
-        pass
-    raise Refused(f"{path}: missing or changed since it was saved; run the notebook that makes it again: 02_train")
+    return properties.kept(folder / "models" / "classifier.safetensors")
 
 
 @lru_cache(maxsize=2)
@@ -101,7 +93,7 @@ def _load(folder: Path, digest: str) -> nn.Sequential:
 def feature(folder: Path) -> Feature:
     """p(y|x) by the kept classifier: uint8 [n, 1, 8, 8] -> float32 [n, K]. Raises Refused when it is not there."""
     digest = about(folder)["digest"]
-    return Feature("probabilities", digest, lambda images: _probabilities(_load(folder, digest), images), batch_size=256)
+    return Feature("probabilities", digest, lambda images: probabilities(_load(folder, digest), images), batch_size=256)
 
 
 def embedding(folder: Path) -> Feature:
@@ -111,12 +103,13 @@ def embedding(folder: Path) -> Feature:
 
     @torch.inference_mode()
     def run(images):
-        return features.eval()(_scaled(images)).mean((2, 3)).numpy()
+        return features.eval()(scaled(images)).mean((2, 3)).numpy()
 
     return Feature("embedding", measured.digest(f"pooled {digest}".encode()), run, batch_size=256)
 
 
 @torch.inference_mode()
-def _probabilities(net: nn.Sequential, images: np.ndarray) -> np.ndarray:
+def probabilities(net: nn.Module, images: np.ndarray) -> np.ndarray:
+    """p(y|x), float32 [n, K]."""
     net.eval()
-    return torch.cat([net(part).softmax(1) for part in _scaled(images).split(256)]).numpy()
+    return torch.cat([net(part).softmax(1) for part in scaled(images).split(256)]).numpy()

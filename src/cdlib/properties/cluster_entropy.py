@@ -6,7 +6,6 @@ H = - sum_k p_k ln p_k, from 0 to ln K; higher is more diverse. Source: section 
 """
 
 import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +64,7 @@ def prepare(folder: Path, params: dict) -> dict:
     cluster = ward(reference, params["n_clusters"])
     data = measured.save_arrays({"embeddings": reference, "cluster": cluster.astype(np.int64)})
     shown = {"clusters": len(np.unique(cluster)), "sizes": np.bincount(cluster).tolist(), "entropy": entropy(cluster)}
-    state = {"origin": origin, "digest": measured.digest(data), **shown}
-    path.with_suffix(".json").unlink(missing_ok=True)
-    measured.write_bytes(path, data)
-    measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
+    state = properties.keep(path, data, {"origin": origin, **shown})
     del model
     machine.empty_cache()
     return state
@@ -76,14 +72,7 @@ def prepare(folder: Path, params: dict) -> dict:
 
 def about(folder: Path, params: dict) -> dict:
     """What stands beside the kept clusters. Raises Refused when they are not those of this full model and these parameters."""
-    path = _path(folder)
-    try:
-        state = json.loads(path.with_suffix(".json").read_bytes())
-        if measured.digest(path.read_bytes()) == state["digest"] and state["origin"] == _origin(folder, params):
-            return state
-    except (FileNotFoundError, ValueError):
-        pass
-    raise Refused(f"{path}: missing or not of this run's full model; run the notebook that makes it again: 02_train")
+    return properties.kept(_path(folder), _origin(folder, params))
 
 
 def _path(folder: Path) -> Path:

@@ -20,12 +20,13 @@ def inception_score(probabilities: np.ndarray) -> float:
 
 
 def prepare(folder: Path, params: dict) -> dict:
-    """Train the classifier that stands in for Inception v3 on small digits; or find Inception v3."""
-    if params["feature"] == "digits_classifier":
-        from cdlib.properties import classifier
+    """Train the classifier that stands in for Inception v3 on small images; or find Inception v3."""
+    if params["feature"] == "inception_v3":
+        return settings(folder, params)
+    from cdlib.properties import classifier, contributor_classifier
 
-        return classifier.prepare(folder, params)
-    return settings(folder, params)
+    trained = classifier if params["feature"] == "digits_classifier" else contributor_classifier
+    return trained.prepare(folder, params)
 
 
 def settings(folder: Path, params: dict) -> dict:
