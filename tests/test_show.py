@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from cdlib import analysis, figures, pictures, schematic, style, tables
+from cdlib import analysis, figures, pictures, reported, schematic, style, tables
 
 OURS = "Sparsified-FT Shapley (Ours)"
 CONTRIBUTORS = [*"01234", *(f"{digit}{owner}" for digit in "56789" for owner in "abc")]
@@ -423,3 +423,9 @@ def test_a_saved_figure_carries_its_caption(every_figure, tmp_path):
 def test_every_figure_has_a_caption_of_one_sentence(every_figure):
     captions = {name: figure.caption for name, figure in every_figure.items()}
     assert [name for name, c in captions.items() if not c or "`" in c or ". " in c or c.endswith(".")] == []
+
+
+def test_the_papers_entropies_stand_under_those_of_a_run_of_its_setting(attributions, training):
+    said = analysis.image_entropy(attributions, training, reported.of("figure_12", "cifar20")).get_supxlabel()
+    assert "5.18 (top 20% classes by sparsified-FT Shapley), 6.03 (remaining classes)" in said.replace("\n", " ")
+    assert "paper" not in analysis.image_entropy(attributions, training).get_supxlabel()

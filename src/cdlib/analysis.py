@@ -40,8 +40,11 @@ def entropies(credits, training):
 
 
 @styled
-def image_entropy(credits, training):
-    """Entropy of the class probabilities of each contributor's training images, most credit first. Source: Figure 12, left."""
+def image_entropy(credits, training, reported=None):
+    """Entropy of the class probabilities of each contributor's training images, most credit first. Source: Figure 12, left.
+
+    reported   what the paper reports for this run (reported.of): method, value; said under the figure
+    """
     frame = entropies(credits, training)
     figure = Drawing(frame, 2.6)
     axes, n_top = figure.subplots(), int(frame["top"].sum())
@@ -66,7 +69,7 @@ def image_entropy(credits, training):
     figure.legend(loc="outside upper left", ncols=2)
     figure.note(
         f"Bars: mean over the contributor's {_n(frame['n_images'])} images; lines: 95 % intervals, bootstrap over images. "
-        f"Left of the red line: the top 20 % by {credits['method'].iloc[0]}."
+        f"Left of the red line: the top 20 % by {credits['method'].iloc[0]}.{_as_reported(reported)}"
     )
     return figure
 
@@ -104,6 +107,12 @@ def clusters(credits, training, examples, n_shown=4, k=5):
         "Clusters: those of the full model's images."
     )
     return figure
+
+
+def _as_reported(rows):
+    if rows is None or rows.empty:
+        return ""
+    return " The paper reports " + ", ".join(f"{row.value:g} ({row.method})" for row in rows.itertuples()) + "."
 
 
 def _long(frame):

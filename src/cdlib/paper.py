@@ -117,7 +117,7 @@ def _unlearned(run):
 def _who_they_are(run):
     training = run.table("training_images")
     if "entropy" in training:
-        return analysis.image_entropy(_ours(run), training)
+        return analysis.image_entropy(_ours(run), training, _reported(run, "figure_12") if is_papers(run) else None)
     return analysis.clusters(_ours(run), training, _given(run, _images(run))) if "cluster" in training else None
 
 
