@@ -15,8 +15,9 @@ ROOMS = {
     "ground": ["__init__", "paths", "names", "params", "cells", "seeds", "measured", "done", "store", "progress", "errors"],
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
-    "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
-    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
+    "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
+    + ["exchange", "cargo", "released"],
+    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"],
     "judge": ["lds", "counterfactual", "examples", "unlearning"],
     "show": [
         "style",
@@ -31,7 +32,7 @@ ROOMS = {
         "provenance",
         "report",
     ],
-    "run": ["command", "run", "status", "check", "__main__"],
+    "run": ["command", "run", "status", "check", "transfer", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

@@ -1,8 +1,9 @@
-"""The command line: `cdlib run | status | check | report | bench PARAMS`, the same as `python -m cdlib`."""
+"""The command line: `cdlib run | status | check | report | export | import | bench PARAMS`, the same as `python -m cdlib`."""
 
 import argparse
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 
 from cdlib import params
@@ -10,6 +11,7 @@ from cdlib.errors import Refused
 
 # where each command is
 MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check"}
+MODULES |= {"export": "transfer", "import": "transfer"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
         ("status", "what is done, measured, missing and failed"),
         ("check", "check the parameters and print the plan"),
         ("report", "write one page with all tables, figures and notebooks"),
+        ("export", "write the measured coalitions of a run as one Parquet file"),
+        ("import", "add exported coalitions, or records of the released code, to a run's"),
         ("bench", "time steps of the full and the sparse model on this machine, without any data"),
     ):
         command = commands.add_parser(name, help=what, description=what)
@@ -28,6 +32,17 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value for this time")
         if name == "check":
             command.add_argument("--without-data", action="store_true", help="look for no images: the plan as the paper has it")
+        if name == "export":
+            command.add_argument("target", type=Path, metavar="FILE", help="such as digits.parquet")
+            command.add_argument("--with-models", action="store_true", help="also models/, as FILE with the ending .zip")
+        if name == "import":
+            command.add_argument("sources", type=Path, nargs="+", metavar="FILE", help=".parquet, .zip, .jsonl, .json or .csv")
+            command.add_argument("--replace", action="store_true", help="where a value at hand is another, take the file's")
+            command.add_argument("--nobody", type=Path, action="append", default=[], metavar="FILE", help="records of v(nobody)")
+            command.add_argument("--procedure", metavar="NAME", help="of records that do not tell it, such as retrain")
+            command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="only records that say so")
+        if name in ("export", "import"):
+            command.add_argument("--all", action="store_true", dest="every", help="coalitions of other experiments too")
         if name == "bench":
             command.add_argument("--steps", type=int, default=5, metavar="N", help="time the mean of N steps (5)")
         if name == "run":
@@ -45,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         changes = {key: value for text in given.set for key, value in params.change(text).items()}
         # a command brings what it needs, and no more: status starts in a second
-        getattr(import_module(f"cdlib.{MODULES[given.command]}"), given.command)(given.file, changes=changes, **options)
+        function = given.command + "_" * iskeyword(given.command)
+        getattr(import_module(f"cdlib.{MODULES[given.command]}"), function)(given.file, changes=changes, **options)
     except Refused as error:
         return fail(error, 2)
     except RuntimeError as error:

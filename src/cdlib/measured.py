@@ -82,18 +82,23 @@ class Measured:
         """
         path = self.path(key)
         try:
-            record = json.loads(path.read_bytes())
-            seal = record.pop("seal")
+            return self.opened(path.read_bytes(), key)
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise Refused(f"{path}: {error}; delete this file and run again: only this coalition is measured anew") from None
+
+    @classmethod
+    def opened(cls, data: bytes, key: str) -> dict:
+        """The record of a key from its bytes. Raises ValueError when they are not the whole record that was written."""
+        try:
+            record = json.loads(data)
+            seal = record.pop("seal")
+            intact = digest(canonical(record)) == seal and record["key"] == key == cls.key(record["spec"])
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise Refused(
-                f"{path}: not a whole record; delete this file and run again: only this coalition is measured anew"
-            ) from None
-        if digest(canonical(record)) != seal or record["key"] != key or self.key(record["spec"]) != key:
-            raise Refused(
-                f"{path}: changed since it was written; delete this file and run again: only this coalition is measured anew"
-            )
+            raise ValueError("not a whole record") from None
+        if not intact:
+            raise ValueError("changed since it was written")
         return record
 
     def has(self, key: str, arrays=()) -> bool:

@@ -258,12 +258,12 @@ def load(file: Path, changes: dict | None = None) -> dict:
     return check({**_read(Path(file)), **(changes or {})}, str(file))
 
 
-def change(text: str) -> dict:
+def change(text: str, option: str = "--set") -> dict:
     """`key=value` of the command line, the value read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise Refused(f"--set {text}: must be key=value")
+        raise Refused(f"{option} {text}: must be key=value")
     try:
         return {key: yaml.safe_load(value)}
     except yaml.YAMLError as error:
-        raise Refused(f"--set {text}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise Refused(f"{option} {text}: not readable as YAML: {' '.join(str(error).split())}") from None

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cdlib import executors, families, machine, measured, names, properties, recipes, stages, store
+from cdlib.errors import Refused
 from cdlib.measured import bits
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
@@ -37,7 +38,7 @@ def context(run: store.Run, procedure: str) -> dict:
         run.made(stages.path(run.folder, start))
     return {
         "version": VERSION,
-        "device": machine.device(p["device"]).split(":")[0],
+        "device": measured_on(run),
         "dataset": {"name": p["dataset"], "digest": stages.dataset(p).digest()},
         "model": stages.config(run.folder, p),
         "procedure": procedure,
@@ -46,6 +47,12 @@ def context(run: store.Run, procedure: str) -> dict:
         "sampler": {"n_images": p["n_images"], "steps": p["sampling_steps"]},
         "properties": properties.settings(run.folder, p),
     }
+
+
+def measured_on(run: store.Run) -> str:
+    """The kind of device that the run's coalitions are measured on: this machine's, or that of those it took over (exchange)."""
+    note = run.path("measured/device.txt")
+    return note.read_text() if note.is_file() else machine.device(run["device"]).split(":")[0]
 
 
 def specifications(run: store.Run, wanted: Wanted) -> list[dict]:
@@ -66,6 +73,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
         arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
     todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k, arrays)}
+    _same_device(run, len(todo))
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     for _ in range(MAX_ATTEMPTS):
@@ -88,6 +96,16 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     kept = [k for k in keys if k not in todo]
     run.use(kept, failed=list(todo))
     return rows(run, kept)
+
+
+def _same_device(run: store.Run, n_todo: int):
+    """Refuse to measure under the name of another device than the one at hand. Raises Refused."""
+    here, wanted = machine.device(run["device"]).split(":")[0], measured_on(run)
+    if n_todo and here != wanted:
+        raise Refused(
+            f"{n_todo} coalitions of run {run.name} are not measured yet, and the others were imported from a machine with "
+            f"device: {wanted}; this is {here}: measure them there and import them (cdlib export, cdlib import)"
+        )
 
 
 def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
