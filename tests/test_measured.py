@@ -133,7 +133,7 @@ def test_a_record_that_is_not_what_was_written_is_refused(kept, spoil):
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
     assert path.read_bytes() != whole
-    with pytest.raises(Refused, match=f"^{path}: .*; delete this file and run again: only this coalition is measured anew$"):
+    with pytest.raises(Refused, match=f"^{path}: .*; run again: only this coalition is measured anew$"):
         kept.read(KEY)
 
 
@@ -141,7 +141,7 @@ def test_a_record_under_another_name_is_refused(kept):
     other = Measured.key(SPEC | {"seed": 2})
     kept.path(other).parent.mkdir(exist_ok=True)
     kept.path(KEY).rename(kept.path(other))
-    with pytest.raises(Refused, match=f"^{kept.path(other)}: changed since it was written; delete this file"):
+    with pytest.raises(Refused, match=f"^{kept.path(other)}: changed since it was written; run again"):
         kept.read(other)
 
 
@@ -149,7 +149,7 @@ def test_a_record_under_another_name_is_refused(kept):
 def test_arrays_that_are_missing_or_cut_short_are_refused(kept, spoil):
     blob = kept.path(KEY).with_suffix(".safetensors")
     spoil(blob)
-    with pytest.raises(Refused, match=f"^{blob}: missing or changed; delete {KEY}.json beside it and run again$"):
+    with pytest.raises(Refused, match=f"^{blob}: missing or changed; run again: only this coalition is measured anew$"):
         kept.arrays(KEY)
 
 

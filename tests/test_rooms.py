@@ -12,7 +12,20 @@ PACKAGE = ROOT / "src" / "cdlib"
 
 # From the ground up; a room imports from itself and from those above it in this table.
 ROOMS = {
-    "ground": ["__init__", "paths", "names", "params", "cells", "seeds", "measured", "done", "store", "progress", "errors"],
+    "ground": [
+        "__init__",
+        "paths",
+        "names",
+        "params",
+        "cells",
+        "seeds",
+        "writing",
+        "measured",
+        "done",
+        "store",
+        "progress",
+        "errors",
+    ],
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from cdlib import sketches
 from cdlib.errors import Refused
@@ -64,12 +64,22 @@ def test_features_of_other_settings_are_refused(tmp_path, name, value):
     assert f"{name}: {there!r} there, {value!r} asked" in str(refused.value)
 
 
-def test_a_part_that_is_not_whole_is_computed_again(tmp_path):
+SPOILT = {
+    "cut short": lambda part: part[:-5],
+    "empty": lambda part: b"",
+    "another value": lambda part: part[:-40] + bytes([part[-40] ^ 1]) + part[-39:],
+    "of another kind": lambda part: save({"ids": np.arange(6)}),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_part_that_is_not_what_was_written_is_set_aside_and_computed_again(tmp_path, spoil):
     expected = kept(tmp_path, range(20), Computed(tmp_path))
     path = next(path for path in tmp_path.glob("*.safetensors") if 7 in load(path.read_bytes())["ids"])
-    path.write_bytes(path.read_bytes()[:-5])
+    path.write_bytes(spoil(path.read_bytes()))
     again = Computed(tmp_path)
-    np.testing.assert_array_equal(kept(tmp_path, range(20), again), expected)
+    with pytest.warns(UserWarning, match=f"^{path}: not what was written; set aside as"):
+        np.testing.assert_array_equal(kept(tmp_path, range(20), again), expected)
     assert again.asked == [list(range(6, 12))]
 
 

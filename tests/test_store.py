@@ -82,12 +82,18 @@ def test_a_bad_parameter_is_refused_in_the_notebook_too(scratch):
     assert not scratch.exists()
 
 
-def test_a_notebook_that_was_opened_again_is_not_done_until_it_says_so(scratch):
+def test_a_notebook_that_is_opened_with_other_inputs_is_not_done_until_it_says_so(scratch):
     finish("01_contributors")
-    run = open_("01_contributors")
-    assert not is_done("01_contributors", run.params)
+    run = open_("01_contributors", images_per_contributor=10)
+    assert done.why_not("01_contributors", run.params) == "has not finished"
     run.done()
     assert is_done("01_contributors", run.params)
+
+
+def test_a_notebook_that_is_opened_with_the_same_inputs_stays_done_for_another_run_on_the_folder(scratch):
+    finish("01_contributors")
+    open_("01_contributors")
+    assert open_("02_train")
 
 
 def test_rows_of_a_shared_table_are_replaced_when_a_notebook_runs_again(scratch, tiny):
@@ -166,7 +172,7 @@ def test_a_notebook_is_not_done_when_what_it_rests_on_is_gone(scratch):
     record = run.measured.path(keys[1])
     whole = record.read_bytes()
     record.unlink()
-    assert done.why_not("01_contributors", run.params) == "1 measured coalitions are gone"
+    assert done.why_not("01_contributors", run.params) == f"1 measured coalitions are gone or damaged, the first: {record}"
     record.write_bytes(whole)
     run.path("contributors.csv").unlink()
     assert done.why_not("01_contributors", run.params) == "contributors.csv is gone"
@@ -197,11 +203,77 @@ def test_other_coalitions_below_undo_the_notebooks_above(scratch):
     assert not is_done("02_train", later.params)
 
 
-def test_a_done_file_that_is_not_whole_counts_as_none(scratch):
+@pytest.mark.parametrize("spoil", [lambda text: text[:40], lambda text: text.replace('"failed": []', '"failed": ["a"]')])
+def test_a_done_file_that_is_not_what_was_written_counts_as_none_and_is_named(scratch, spoil):
     run = finish("01_contributors")
     file = run.folder / "done" / "01_contributors.json"
-    file.write_bytes(file.read_bytes()[:40])
-    assert done.why_not("01_contributors", run.params) == "has not finished"
+    file.write_text(spoil(file.read_text()))
+    assert done.why_not("01_contributors", run.params) == f"{file} is not what was written"
+
+
+def one_and_two():
+    """Two finished notebooks: each has written a table of its own, and rows of one that they share."""
+    for notebook, table in (("01_contributors", "contributors"), ("02_train", "lds")):
+        run = open_(notebook)
+        run.write(table, rows(a=1.0, b=2.0))
+        run.write_part("attributions", rows(a=3.0))
+        run.done()
+    return run
+
+
+@pytest.mark.parametrize("file", ["contributors.csv", "parts/attributions/01_contributors.csv"])
+def test_a_table_that_was_cut_short_is_named_refused_set_aside_and_written_again(scratch, file):
+    run = one_and_two()
+    assert is_done("01_contributors", run.params) and is_done("02_train", run.params)
+    path = run.path(file)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-6])
+    assert done.why_not("01_contributors", run.params) == f"{path.name} was changed"
+    assert is_done("02_train", run.params)
+    later = store.Run("03_prune", run.params)
+    with pytest.raises(Refused, match=f"^{path}: {path.name} was changed; run 01_contributors again"):
+        later.table(file.split("/")[-2] if "/" in file else "contributors")
+    with pytest.warns(UserWarning, match=f"^{path}: .* was changed; set aside as .*/aside/{path.stem}.1.csv"):
+        again = open_("01_contributors")
+    assert (run.folder / "aside" / f"{path.stem}.1.csv").read_bytes() == whole[:-6]
+    again.write("contributors", rows(a=1.0, b=2.0)), again.write_part("attributions", rows(a=3.0)), again.done()
+    assert path.read_bytes() == whole
+    assert is_done("01_contributors", run.params) and is_done("02_train", run.params)
+
+
+def test_a_joined_table_that_was_cut_short_is_not_what_is_read(scratch):
+    run = one_and_two()
+    path = run.path("attributions.csv")
+    path.write_bytes(path.read_bytes()[:-6])
+    assert run.table("attributions").value.tolist() == [3.0, 3.0]
+
+
+def test_joined_tables_that_were_cut_short_are_written_again_by_the_last_notebook(scratch):
+    run = one_and_two()
+    keys = measure(run, 1, 2)
+    for name in NAMES[2:]:
+        run = open_(name)
+        run.use(keys), run.done()
+    for file in ("attributions.csv", "measured.csv"):
+        path = run.path(file)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-6])
+        assert [name for name in NAMES if not is_done(name, run.params)] == [NAMES[-1]]
+        again = open_(NAMES[-1])
+        again.use(keys), again.done()
+        assert path.read_bytes() == whole and is_done(NAMES[-1], run.params)
+
+
+def test_a_notebook_is_not_done_when_a_model_that_it_rests_on_is_another(scratch):
+    run = open_("01_contributors")
+    run.folder.mkdir(parents=True)
+    run.path("full.bin").write_bytes(b"weights")
+    run.rests_on(run.path("full.bin")), run.done()
+    assert is_done("01_contributors", run.params)
+    run.path("full.bin").write_bytes(b"others")
+    assert done.why_not("01_contributors", run.params) == "full.bin was changed"
+    open_("01_contributors")
+    assert run.path("full.bin").read_bytes() == b"others"
 
 
 @pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch"])

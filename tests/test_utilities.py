@@ -267,24 +267,43 @@ def test_a_property_that_is_not_finite_is_a_failure(run, monkeypatch):
     assert "property not finite: {'inception_score': nan}" in run.measured.read(keys(run, "retrain")[0])["error"]
 
 
-def test_a_changed_record_is_refused_before_anything_is_trained(run, trainings):
-    path = run.measured.path(utilities.measure(run, wanted()).key[0])
-    path.write_bytes(path.read_bytes()[:-10])
+def test_a_changed_record_is_named_set_aside_and_measured_again(run, trainings):
+    first = utilities.measure(run, wanted())
+    path = run.measured.path(first.key[0])
+    spoilt = path.read_bytes()[:-10]
+    path.write_bytes(spoilt)
     trainings.clear()
-    with pytest.raises(ValueError, match=f"^{path}: not a whole record; delete this file"):
+    with pytest.warns(UserWarning, match=f"^{path}: not a whole record; set aside as .*/measured/aside/{path.stem}.1.json"):
+        again = utilities.measure(run, wanted())
+    assert [seed for *_, seed in trainings] == [1]
+    seconds = ["train_seconds", "sample_seconds"]
+    assert again.drop(columns=seconds).equals(first.drop(columns=seconds))
+    assert (run.measured.folder / "aside" / f"{path.stem}.1.json").read_bytes() == spoilt
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-1])])
+def test_arrays_that_are_missing_or_changed_are_measured_again(run, trainings, spoil):
+    key = utilities.measure(run, wanted()).key[0]
+    blob = run.measured.path(key).with_suffix(".safetensors")
+    whole = blob.read_bytes()
+    spoil(blob)
+    trainings.clear()
+    with pytest.warns(UserWarning, match=f"^{blob}: missing or changed; "):
         utilities.measure(run, wanted())
-    assert not trainings
+    assert [seed for *_, seed in trainings] == [1] and blob.read_bytes() == whole
 
 
-def test_a_truncated_record_is_refused_in_one_line_of_the_command_line_and_nothing_is_lost(run, capsys, tmp_path):
+def test_status_names_a_truncated_record_and_changes_nothing(run, capsys, tmp_path):
     path = run.measured.path(utilities.measure(run, plan.ends(run.params)[0]).key[0])
     path.write_bytes(path.read_bytes()[:-10])
+    (path.parent / "notes.txt").touch()
     before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(run.params))
     capsys.readouterr()
-    assert __main__.main(["status", str(tmp_path / "tiny.yaml")]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"cdlib: {path}: not a whole record; delete this file and run again")
+    assert __main__.main(["status", str(tmp_path / "tiny.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert f"damaged: {path}: not a whole record; run again: only this coalition is measured anew" in told
+    assert "1 files in" in told and "notes.txt" in told
     assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
 
 

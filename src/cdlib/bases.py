@@ -16,7 +16,7 @@ from diffusers.utils import logging
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from cdlib import seeds
+from cdlib import seeds, writing
 from cdlib.datasets import faces, painters
 from cdlib.families.presets import PRESETS
 from cdlib.machine import one_thread
@@ -129,9 +129,12 @@ BASES = {"faces_vqvae": (faces_vqvae, AUTOENCODER_STEPS), "painters_base": (pain
 
 def make(name: str, folder: Path, progress: Callable):
     """Train one of BASES and save it; the folder is there whole or not at all. `progress` is called after each step."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = writing.beside(folder)
     with one_thread(), torch.random.fork_rng(devices=[]):
         BASES[name][0](unfinished, progress)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        shutil.rmtree(unfinished)
+        if not folder.is_dir():  # otherwise another run on this folder was first: the same
+            raise

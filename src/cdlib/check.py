@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cdlib import contributors, datasets, executors, families, plan, progress
+from cdlib import contributors, datasets, executors, families, paths, plan, progress, writing
 from cdlib.command import load, needed, say
 
 
@@ -15,6 +15,8 @@ def check(file: Path, changes: dict | None = None, without_data: bool = False):
 
     values = load(file, changes, without_data)
     if not without_data:
+        for folder in (paths.runs() / values["name"], paths.figures(values["name"])):
+            writing.check(folder)
         needed(values)
     found = None if without_data else datasets.load(values).contributors
     n, images = datasets.planned(values) if without_data else (found.contributor.nunique(), len(found))

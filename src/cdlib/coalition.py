@@ -1,11 +1,14 @@
 """One coalition, measured: its model is made, its images are drawn, their property is computed. The work of a worker."""
 
+import contextlib
+import json
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from cdlib import contributors, families, machine, measured, names, properties, recipes, sample, stages, unlearn
+from cdlib import contributors, families, machine, measured, names, properties, recipes, sample, stages, unlearn, writing
 from cdlib.errors import Refused
 from cdlib.measured import Measured
 from cdlib.train import NotFinite, train
@@ -20,9 +23,17 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
 
     keeps    features of all images that are kept beside the record, in half precision (plan.Wanted)
 
+    What another run on the same folder has measured meanwhile is not measured again.
+
     Raises NotFinite when the loss or the property is not a finite number.
     """
-    folder, before = Path(folder), time.perf_counter()
+    folder = Path(folder)
+    kept = Measured(folder / "measured")
+    with contextlib.suppress(Refused):
+        if kept.complete(kept.key(spec), [properties.kept_as(name) for name in keeps]):
+            return
+    _look(folder, measured.canonical(params), START[spec["procedure"]])
+    before = time.perf_counter()
     with machine.one_thread():
         model = _model(folder, params, spec)
         trained = time.perf_counter()
@@ -41,7 +52,25 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
             arrays[properties.kept_as(name, feature.digest)] = feature(images).astype(np.float16)
     if not np.isfinite(list(values.values())).all():
         raise NotFinite(f"property not finite: {values}")
-    Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+    kept.write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+
+
+@lru_cache(maxsize=8)
+def _look(folder: Path, params: bytes, start: str | None):
+    """Wait until the files that were there when this was asked for are seen here too, as a shared folder may show them late.
+
+    Once in a process; who needs a file that is still not there says so.
+    """
+
+    def there() -> bool:
+        with contextlib.suppress(Refused):
+            if start:
+                families.whole(stages.path(folder, start))
+            properties.settings(folder, json.loads(params))
+            return True
+        return False
+
+    writing.seen(there)
 
 
 def _n_kept(spec: dict, side_px: int, keeps) -> int:

@@ -1,24 +1,41 @@
 """What is done: a file for each finished notebook, written last, and when it no longer holds.
 
-    runs/<name>/done/<notebook>.json    inputs, parameters, measured coalitions used, files written, versions, seconds
+    runs/<name>/done/<notebook>.json    inputs, parameters, measured coalitions used, digests of files, versions, seconds
 
-A notebook is done while its code, its parameters and the coalitions under it are the ones that it was run with.
+A notebook is done while its code, its parameters and the coalitions under it are the ones that it was run with, and the files
+that it has written or rests on are, byte for byte, what they were.
 """
 
+import hashlib
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from cdlib import cells, params, paths
+from cdlib.errors import Refused
 from cdlib.measured import Measured, canonical, digest
+from cdlib.writing import write_bytes
 
 
 def state(folder: Path, notebook: str) -> dict | None:
-    """What a finished notebook left, or None when it has not finished (or its file is not whole)."""
+    """What a finished notebook left, or None when it has not finished (or its file is not the one that was written)."""
     try:
-        return json.loads((folder / "done" / f"{notebook}.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+        left = json.loads(path(folder, notebook).read_bytes())
+        seal = left.pop("seal", None)  # none in those of earlier versions
+        return left if left["notebook"] == notebook and seal in (None, digest(canonical(left))) else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def path(folder: Path, notebook: str) -> Path:
+    """The done-file of a notebook."""
+    return folder / "done" / f"{notebook}.json"
+
+
+def write(folder: Path, state: dict):
+    """Write a notebook's done-file, with a seal that tells a changed one."""
+    data = json.dumps({**state, "seal": digest(canonical(state))}, indent=1)
+    write_bytes(path(folder, state["notebook"]), data.encode())
 
 
 def states(folder: Path) -> dict[str, dict]:
@@ -56,16 +73,55 @@ def why_not(notebook: str, values: dict) -> str | None:
     folder = paths.runs() / values["name"]
     left = state(folder, notebook)
     if left is None:
-        return "has not finished"
+        return "has not finished" if not path(folder, notebook).is_file() else f"{path(folder, notebook)} is not what was written"
     if left["inputs"] != inputs(notebook, values):
         return "its parameters, its code or the library have changed"
     if left["upstream"] != upstream(folder, notebook):
         return "the notebooks before it rest on other coalitions now"
     if left["failed"]:
         return f"{len(left['failed'])} coalitions failed"
-    lost = [f for f in left["files"] if not (folder / f).is_file()]
-    if lost:
-        return f"{lost[0]} is gone"
+    for file, was in (kept(left, "rests_on") | kept(left, "files")).items():
+        if why := _changed(folder / file, was):
+            return why
     measured = Measured(folder / "measured")
     gone = [key for key in left["keys"] if not measured.has(key)]
-    return f"{len(gone)} measured coalitions are gone" if gone else None
+    return f"{len(gone)} measured coalitions are gone or damaged, the first: {measured.path(gone[0])}" if gone else None
+
+
+def kept(left: dict, kind: str) -> dict[str, str]:
+    """{file: digest} of those that a notebook alone writes (`files`), or rests on (`rests_on`)."""
+    found = left.get(kind, {})
+    return found if isinstance(found, dict) else {}  # earlier versions kept no digests
+
+
+def changed(folder: Path, notebook: str) -> dict[Path, str]:
+    """{file: why} of those that a finished notebook alone has written, and that are not what it wrote; not of those gone."""
+    files = kept(state(folder, notebook) or {}, "files")
+    found = {folder / file: _changed(folder / file, was) for file, was in files.items()}
+    return {file: why for file, why in found.items() if why and file.is_file()}
+
+
+def check(folder: Path, file: str, reader: str):
+    """Raise Refused when a finished notebook, other than the reader, has written this file otherwise."""
+    for notebook, left in states(folder).items():
+        was = kept(left, "files").get(file)
+        if was and notebook != reader and (why := _changed(folder / file, was)):
+            raise Refused(f"{folder / file}: {why}; run {notebook} again: `cdlib run` with this run's parameter file does")
+
+
+def _changed(file: Path, was: str) -> str | None:
+    if not file.is_file():
+        return f"{file.name} is gone"
+    return None if fingerprint(file) == was else f"{file.name} was changed"
+
+
+def fingerprint(file: Path) -> str:
+    """The digest of a file, computed again when its time or size has changed."""
+    stat = file.stat()
+    return _fingerprint(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(file: Path, *_) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

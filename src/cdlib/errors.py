@@ -3,3 +3,7 @@
 
 class Refused(ValueError):
     """The input cannot be used; the message names the file or key, the value, and what is allowed."""
+
+
+class Unwritable(Refused):
+    """The disk is full, or the folder cannot be written; the message names the file, and says what to do."""

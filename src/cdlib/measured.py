@@ -3,14 +3,15 @@
     <folder>/<ab>/<key>.json            the record, written last, beside its <key>.safetensors
 
 A key is the hash of everything that can change the value, so one folder never mixes two experiments. A file is written
-under another name, flushed to disk, and renamed; a seal in each record tells a changed one.
+under another name, flushed to disk, and renamed (module writing); a seal in each record tells a changed one, and the record's
+digest of the arrays a changed or foreign blob. Who measures sets these aside, in <folder>/aside/, and measures again.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,21 +20,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
+from cdlib import writing
 from cdlib.errors import Refused
+from cdlib.writing import write_bytes
 
 PACKAGES = ("cdlib", "torch", "diffusers", "torch-pruning", "numpy", "scipy", "scikit-learn", "pandas")
-
-
-def write_bytes(path: Path, data: bytes, durable: bool = True):
-    """Write a file whole or not at all; `durable` waits until it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+MAX_WRITES = 5
+MOMENT_SECONDS = 0.2
 
 
 def save_arrays(arrays: dict) -> bytes:
@@ -86,7 +79,7 @@ class Measured:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise Refused(f"{path}: {error}; delete this file and run again: only this coalition is measured anew") from None
+            raise Refused(f"{path}: {error}; run again: only this coalition is measured anew") from None
 
     @classmethod
     def opened(cls, data: bytes, key: str) -> dict:
@@ -101,15 +94,60 @@ class Measured:
             raise ValueError("changed since it was written")
         return record
 
+    def whole(self, key: str) -> dict | None:
+        """As `read`; None for a record that is not the one that was written, too."""
+        with contextlib.suppress(Refused):
+            return self.read(key)
+        return None
+
     def has(self, key: str, arrays=()) -> bool:
         """Whether a coalition was measured and did not fail, and these arrays were kept."""
-        record = self.read(key)
+        record = self.whole(key)
         if record is None or record["status"] != "measured":
             return False
         if arrays:
             with contextlib.suppress(Refused):
                 return set(arrays) <= self.arrays(key).keys()
         return not arrays
+
+    def complete(self, key: str, arrays=()) -> bool:
+        """Whether nothing of a coalition is to be measured: its record and all its arrays are whole, these among them.
+
+        Raises Refused when what is kept is not what was written.
+        """
+        record = self.read(key)
+        return record is not None and record["status"] == "measured" and set(arrays) <= self.arrays(key).keys()
+
+    def ready(self, key: str, arrays=()) -> bool:
+        """As `complete`; what is not what was written is set aside instead, with a warning that names it.
+
+        Arrays that are missing or changed leave their record, whose value still holds.
+        """
+
+        def look() -> bool:
+            try:
+                found.append(self.complete(key, arrays))
+            except Refused as error:
+                damage.append(str(error))
+            return bool(found)
+
+        found, damage = [], []
+        if writing.seen(look, MOMENT_SECONDS):  # another may just be writing it
+            return found[0]
+        path, _, why = damage[-1].partition(": ")
+        blob = self.path(key).with_suffix(".safetensors")
+        writing.set_aside(self.folder / "aside", why.partition(";")[0], *dict.fromkeys([Path(path), blob]))
+        return False
+
+    def appears(self, key: str, seconds: float) -> bool:
+        """Whether a coalition that a worker has measured can be seen here, looking again for so many seconds."""
+        return writing.seen(lambda: self.has(key), seconds)
+
+    def foreign(self) -> list[Path]:
+        """What lies in the folder and is none of ours, by its name: it is never read."""
+        ours = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{30}\.(json|safetensors)|.*\.tmp|aside/.*")
+        files = (p for p in self.folder.rglob("*") if not p.is_dir())
+        return sorted(p for p in files if not ours.fullmatch(p.relative_to(self.folder).as_posix()))
 
     def row(self, key: str) -> dict:
         """A measured coalition as a row of measured.csv. Raises Refused when it was not measured."""
@@ -136,24 +174,33 @@ class Measured:
                 raise SafetensorError("other bytes")
             return load_arrays(data)
         except (FileNotFoundError, SafetensorError) as error:
-            raise Refused(f"{path}: missing or changed; delete {self.path(key).name} beside it and run again") from error
+            why = "missing or changed; run again: only this coalition is measured anew"
+            raise Refused(f"{path}: {why}") from error
 
     def write(self, spec: dict, properties: dict, arrays: dict, train_seconds: float, sample_seconds: float):
-        """Keep a measured coalition: arrays first, the record last."""
+        """Keep a measured coalition: arrays first, the record last.
+
+        Two writers may have come in between each other, and left the arrays of one beside the record of the other. The last of
+        them to write sees it, and writes both again: what is left is one whole pair.
+        """
         key, data = self.key(spec), save_arrays(arrays)
-        write_bytes(self.path(key).with_suffix(".safetensors"), data)
-        self._seal(
-            {
-                "key": key,
-                "status": "measured",
-                "spec": spec,
-                "properties": properties,
-                "train_seconds": train_seconds,
-                "sample_seconds": sample_seconds,
-                "arrays": digest(data),
-                "versions": versions(),
-            }
-        )
+        record = {
+            "key": key,
+            "status": "measured",
+            "spec": spec,
+            "properties": properties,
+            "train_seconds": train_seconds,
+            "sample_seconds": sample_seconds,
+            "arrays": digest(data),
+            "versions": versions(),
+        }
+        for _ in range(MAX_WRITES):
+            write_bytes(self.path(key).with_suffix(".safetensors"), data)
+            self._seal(record)
+            with contextlib.suppress(Refused):
+                if self.complete(key):
+                    return
+        raise RuntimeError(f"{self.path(key)}: written {MAX_WRITES} times, and not read back")
 
     def fail(self, spec: dict, error: str) -> int:
         """Keep why a coalition could not be measured; returns how often it has failed.
@@ -161,7 +208,7 @@ class Measured:
         One that was measured before, and now only lacks an array, stays measured.
         """
         key = self.key(spec)
-        attempts = (self.read(key) or {}).get("attempts", 0) + 1
+        attempts = (self.whole(key) or {}).get("attempts", 0) + 1
         if self.has(key):
             return attempts
         self._seal({"key": key, "status": "failed", "spec": spec, "attempts": attempts, "error": error})

@@ -10,9 +10,9 @@ from functools import partial
 import pandas as pd
 
 from cdlib import analysis, contributors, examples, families, figures, paths, pictures, plan, reported, schematic, tables
-from cdlib.measured import write_bytes
 from cdlib.style import Drawing, spoken
 from cdlib.tables import Table
+from cdlib.writing import write_bytes
 
 DATASETS = {"pixel": "cifar20", "latent": "celeba_hq", "text_to_image": "artbench"}  # the paper's, by family of the model
 UNLEARNING = ("retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning")
@@ -181,7 +181,7 @@ def write(run, made):
         rows = _reported(run, name)
         apart = not rows.empty and not is_papers(run)
         if apart:
-            rows.to_csv(run.figures / f"{name}_reported.csv", index=False, lineterminator="\n")
+            write_bytes(run.figures / f"{name}_reported.csv", rows.to_csv(index=False, lineterminator="\n").encode())
             written.add(f"{name}_reported")
         if isinstance(thing, Drawing):
             figures.save(thing, run.figures, name)
@@ -191,7 +191,7 @@ def write(run, made):
             )
     for path in run.figures.iterdir():
         if re.fullmatch(r"(table|figure)_\d+(_reported)?", path.stem) and path.stem not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
     kinds = ["figure" if isinstance(thing, Drawing) else thing.caption for thing in made.values()]
     return pd.DataFrame({"file": list(made), "shows": kinds})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cdlib import done, params, paths, store
+from cdlib import done, families, params, paths, store
 from cdlib.progress import duration
 
 POWERCAP = Path("/sys/class/powercap")
@@ -92,8 +92,8 @@ def measured(run: store.Run) -> list[dict]:
 
 def models(folder: Path) -> list[dict]:
     """What stands beside the weights of the full and the sparse model, of those that are there."""
-    found = (folder / "models" / f"{name}.json" for name in ("full", "sparse"))
-    return [json.loads(path.read_bytes()) for path in found if path.is_file()]
+    found = (families.about(folder / "models" / f"{name}.safetensors") for name in ("full", "sparse"))
+    return [about for about in found if about]
 
 
 def energy(folder: Path, coalitions: list[dict], workers: int) -> dict | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
-from cdlib import cells, done, paths, progress
+from cdlib import cells, done, paths, progress, writing
 from cdlib.command import load, needed, say
 from cdlib.errors import Refused
 
@@ -34,6 +35,9 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
     values = load(file, changes)
     began = time.monotonic()
     chosen = _which(only, start)
+    folders = paths.runs() / values["name"], paths.figures(values["name"])
+    for folder in folders:
+        writing.check(folder)
     for path in [p for p in paths.notebooks() if p.stem < chosen[0].stem]:
         if why := done.why_not(path.stem, values):
             raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
@@ -42,10 +46,15 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
         needed(values)
     with _Kernels(anew, values) as kernels:
         for path in chosen:
-            if path not in anew and not done.why_not(path.stem, values):
+            why = "is run anew" if only or start else done.why_not(path.stem, values)
+            if not why:
                 say(f"{path.stem}: done")
                 continue
-            _execute(path, values, kernels.take(path))
+            if done.path(folders[0], path.stem).is_file():
+                say(f"{path.stem}: {why}")
+            with writing.unwritable(folders[0]):
+                _execute(path, values, kernels.take(path))
+    writing.sweep(*folders)
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
 
@@ -102,8 +111,11 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
                 km=kernel,
             )
     except papermill.PapermillExecutionError as error:
-        if error.ename in ("Refused", "TooFewCoalitions"):
+        if error.ename in ("Refused", "Unwritable", "TooFewCoalitions"):
             raise Refused(error.evalue) from None
+        number = re.match(r"\[Errno (\d+)\]", error.evalue)
+        if number and int(number[1]) in writing.FULL + writing.FORBIDDEN:
+            raise Refused(f"{path.stem}: {error.evalue}; {writing.remedy(int(number[1]))}") from None
         raise _failed(path, f"{error.ename}: {error.evalue}", output) from None
     except DeadKernelError:
         raise _failed(path, "its kernel died (out of memory, or killed)", output) from None

@@ -6,7 +6,7 @@
 T  training images        Q  generated images (queries): those that the property was computed from        k  dimension
 """
 
-import contextlib
+import hashlib
 import json
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from cdlib import executors, families, machine, measured, stages, store
+from cdlib import executors, families, machine, measured, stages, store, writing
 from cdlib.errors import Refused
 from cdlib.progress import Progress
 
@@ -67,6 +67,7 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
         tasks = [(str(run.folder), p, str(folder), settings, part.tolist()) for part in parts]
         for task, error in executors.EXECUTORS[run["executor"]](compute_one, tasks, executors.n_workers(p)):
             if error:
+                writing.stop_if_unwritable(error)
                 raise RuntimeError(f"gradients, {what}, of images {task[-1][0]} to {task[-1][-1]}: {error.strip()}")
             progress.step()
 
@@ -141,24 +142,38 @@ def write(folder: Path, ids: np.ndarray, found: np.ndarray):
     """Keep the features of some images, float [n, k]: a file of their own, whole or not at all."""
     ids = np.asarray(ids, np.int64)
     path = Path(folder) / f"{measured.digest(measured.canonical(ids.tolist()))[:32]}.safetensors"
-    measured.write_bytes(path, measured.save_arrays({"ids": ids, "features": np.asarray(found, np.float32)}))
+    part = {"ids": ids, "features": np.asarray(found, np.float32)}
+    measured.write_bytes(path, measured.save_arrays(part | {"seal": _seal(part)}))
+
+
+def _seal(part: dict) -> np.ndarray:
+    """The digest of a part's ids and features, uint8 [32]."""
+    return np.frombuffer(hashlib.sha256(part["ids"].tobytes() + part["features"].tobytes()).digest(), np.uint8)
 
 
 def _rows(folder: Path) -> dict:
-    """Feature by image id, of all whole parts in a folder."""
+    """Feature by image id, of all whole parts in a folder; one that is not what was written is set aside."""
     rows = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with contextlib.suppress(SafetensorError):  # one that is not whole is made again
+        try:
             part = load_arrays(path.read_bytes())
+            if not np.array_equal(part["seal"], _seal(part)):
+                raise SafetensorError("other values")
             rows |= zip(part["ids"].tolist(), part["features"], strict=True)
+        except (SafetensorError, KeyError):
+            writing.set_aside(folder / "aside", "not what was written", path)
     return rows
 
 
 def _same(path: Path, asked: dict):
     """Write the settings, unless they are there. Raises Refused when others are."""
-    if not path.is_file():
+    try:
+        there = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return measured.write_bytes(path, measured.canonical(asked))
-    there = json.loads(path.read_bytes())
+    except ValueError:
+        writing.set_aside(path.parent / "aside", "not what was written", path)
+        return measured.write_bytes(path, measured.canonical(asked))
     if odd := sorted(name for name in there.keys() | asked.keys() if there.get(name) != asked.get(name)):
         both = "; ".join(f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked" for name in odd)
         raise Refused(f"{path}: {both}; delete the folder, or ask for what is there")

@@ -106,7 +106,8 @@ def inputs(folder: Path, params: dict, model, digest: str, ids: np.ndarray):
             "x": model.prepare(data.images[given], params["horizontal_flip"]).contiguous(),
             "image": torch.from_numpy(given),
         }
-        measured.write_bytes(file, save(tensors, metadata={"origin": json.dumps(origin, sort_keys=True)}))
+        told = {"origin": json.dumps(origin, sort_keys=True), "digest": _digest(*tensors.values())}
+        measured.write_bytes(file, save(tensors, metadata=told))
         found = _inputs(file, json.dumps(origin, sort_keys=True))
     x, given = found
     return _fitting(x[np.searchsorted(given, ids)], params, model)
@@ -133,9 +134,16 @@ def _read_inputs(file: Path, origin: str, mtime_ns: int, size: int):
     from safetensors import SafetensorError, safe_open
 
     with contextlib.suppress(SafetensorError), safe_open(file, "pt") as kept:  # one that is not whole is made again
-        if kept.metadata()["origin"] == origin:
-            return kept.get_tensor("x"), kept.get_tensor("image").numpy()
+        told = kept.metadata() or {}
+        if told.get("origin") == origin:
+            x, image = kept.get_tensor("x"), kept.get_tensor("image")
+            return (x, image.numpy()) if told.get("digest") == _digest(x, image) else None
     return None
+
+
+def _digest(x, image) -> str:
+    """The digest of the inputs, float [T, ...], and their image ids, int [T]."""
+    return measured.digest(x.numpy().tobytes() + image.numpy().tobytes())
 
 
 def path(folder: Path, name: str) -> Path:
@@ -201,11 +209,10 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     """Train what `start` returns on everybody's images and save it, unless the kept model has this very origin."""
     from cdlib.train import train
 
-    run.made(path(run.folder, name))
-    with contextlib.suppress(Refused):
-        about = families.whole(path(run.folder, name))
-        if about["origin"] == json.loads(json.dumps(origin)):
-            return about
+    for file in (path(run.folder, name), path(run.folder, name).with_suffix(".json")):
+        run.made(file)
+    if about := _kept(run, name, origin):
+        return about
     data = dataset(run.params)
     model, everybody = start(), np.unique(data.contributors.image)
     with machine.one_thread():
@@ -214,7 +221,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
         before = time.perf_counter()
         trained = train(model, x, how, run["train_seed"], progress=progress.step)
         seconds = time.perf_counter() - before
-    saved = families.save(
+    saved = _kept(run, name, origin) or families.save(  # another run on this folder may have been first
         model,
         path(run.folder, name),
         {
@@ -230,3 +237,10 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     del model, x, trained
     machine.empty_cache()
     return saved
+
+
+def _kept(run: store.Run, name: str, origin: dict) -> dict | None:
+    """What stands beside the kept model, when it is whole and has this very origin."""
+    with contextlib.suppress(Refused):
+        about = families.whole(path(run.folder, name))
+        return about if about["origin"] == json.loads(json.dumps(origin)) else None

@@ -19,14 +19,18 @@ def status(file: Path, changes: dict | None = None):
         say(f"{path.stem:20s} {done.why_not(path.stem, values) or 'done'}")
     here = store.Run("08_figures", values)
     say(f"\n{'coalitions for':42s} {'procedure':20s} {'wanted':>7s} {'measured':>9s} {'failed':>7s} {'missing':>8s}")
-    missing, seconds = Counter(), {}
+    missing, seconds, damaged = Counter(), {}, {}
     for wanted in _wanted(here):
-        records = _records(here, wanted)
+        records = _records(here, wanted, damaged)
         found = [r for r in records if r["status"] == "measured"]
         seconds.setdefault(wanted.procedure, []).extend(r["train_seconds"] + r["sample_seconds"] for r in found)
         missing[wanted.procedure] += len(wanted) - len(found)
         numbers = f"{len(wanted):7d} {len(found):9d} {len(records) - len(found):7d} {len(wanted) - len(found):8d}"
         say(f"{wanted.purpose[:42]:42s} {wanted.procedure:20s} {numbers}")
+    for why in damaged.values():
+        say(f"damaged: {why}")
+    if foreign := here.measured.foreign():
+        say(f"not ours, and never read: {len(foreign)} files in {here.measured.folder}, the first: {foreign[0].name}")
     left = sum(n * statistics.median(seconds[p]) for p, n in missing.items() if seconds[p])
     untried = [p for p, n in missing.items() if n and not seconds[p]]
     say(f"\ntime left: {progress.duration(left / executors.n_workers(values))}, by the coalitions measured so far")
@@ -46,13 +50,22 @@ def _wanted(here: store.Run) -> list[plan.Wanted]:
     return several
 
 
-def _records(here: store.Run, wanted: plan.Wanted) -> list[dict]:
-    """The records there are of the wanted coalitions; none while the models they start from are not there."""
+def _records(here: store.Run, wanted: plan.Wanted, damaged: dict | None = None) -> list[dict]:
+    """The records there are of the wanted coalitions; none while the models they start from are not there.
+
+    damaged    {key: why} of records that are not what was written: those found are added
+    """
     try:
-        specs = utilities.specifications(here, wanted)
+        keys = [here.measured.key(s) for s in utilities.specifications(here, wanted)]
     except Refused:
         return []
-    return [r for r in (here.measured.read(here.measured.key(s)) for s in specs) if r]
+    found = []
+    for key in keys:
+        try:
+            found.append(here.measured.read(key))
+        except Refused as error:
+            (damaged if damaged is not None else {})[key] = str(error)
+    return [r for r in found if r]
 
 
 def report(file: Path, changes: dict | None = None):

@@ -4,9 +4,9 @@ runs/<name>/measured/                      measured coalitions (module measured)
 runs/<name>/parts/<table>/<notebook>.csv   the rows of a shared table that a notebook has written
 runs/<name>/<table>.csv                    tidy tables
 runs/<name>/done/<notebook>.json           written last
+runs/<name>/aside/                         files that were found changed, and made again
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import load as load_arrays
 
-from cdlib import cells, done, params, paths
+from cdlib import cells, done, params, paths, writing
 from cdlib.errors import Refused
 from cdlib.measured import Measured, save_arrays, versions, write_bytes
 
@@ -50,7 +50,8 @@ class Run:
         self.notebook, self.params, self.name = notebook, values, values["name"]
         self.folder, self.figures = paths.runs() / self.name, paths.figures(self.name)
         self.measured = Measured(self.folder / "measured")
-        self.keys, self.failed, self.files, self.started = [], [], [], time.monotonic()
+        self.keys, self.failed, self.started = [], [], time.monotonic()
+        self.files, self.below = [], []
 
     def __getitem__(self, name: str):
         return self.params[name]
@@ -70,14 +71,25 @@ class Run:
         return frame
 
     def write_part(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
-        """Write this notebook's rows of a table to which several notebooks give rows; returns the whole table."""
-        write_bytes(self.path(f"parts/{table}/{self.notebook}.csv"), frame.to_csv(index=False).encode())
-        parts = sorted(self.path(f"parts/{table}").glob("*.csv"))
-        return self.write(table, pd.concat([pd.read_csv(p, dtype={"contributor": str}) for p in parts], ignore_index=True))
+        """Write this notebook's rows of a table to which several notebooks give rows; returns the whole table.
+
+        The table itself is for people: it is joined from the parts again whenever it is read here.
+        """
+        self.write(f"parts/{table}/{self.notebook}", frame)
+        return self._write_shared(table, self.table(table))
+
+    def _write_shared(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
+        """Write a table to which several notebooks give rows: the last notebook of all answers for it."""
+        write_bytes(self.path(f"{table}.csv"), frame.to_csv(index=False).encode())
+        if self.notebook == paths.notebooks()[-1].stem:
+            self.rests_on(self.path(f"{table}.csv"))
+        return frame
 
     def table(self, name: str) -> pd.DataFrame:
-        """A tidy table of this run. Raises Refused when the notebook that writes it has not run."""
-        return pd.read_csv(self._there(f"{name}.csv"), dtype={"contributor": str, "members": str})
+        """A tidy table of this run. Raises Refused when its notebook has not run, or it was changed since."""
+        parts = [f"parts/{name}/{p.name}" for p in sorted(self.path(f"parts/{name}").glob("*.csv"))] or [f"{name}.csv"]
+        frames = [pd.read_csv(self._there(file), dtype={"contributor": str, "members": str}) for file in parts]
+        return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
     def write_arrays(self, name: str, arrays: dict) -> pd.DataFrame:
         """Write arrays to runs/<name>/<name>.safetensors; returns their names and shapes."""
@@ -92,6 +104,7 @@ class Run:
     def _there(self, name: str) -> Path:
         if not self.path(name).is_file():
             raise Refused(f"{self.path(name)}: not there; `cdlib run` with this run's parameter file makes it")
+        done.check(self.folder, name, self.notebook)
         return self.path(name)
 
     def use(self, keys: list, failed: list = ()):
@@ -100,8 +113,12 @@ class Run:
         self.failed = list(dict.fromkeys([*self.failed, *failed]))
 
     def made(self, path: Path):
-        """Note a file of the run's folder that this notebook has written or relies on."""
+        """Note a file of the run's folder that this notebook has written."""
         self.files = list(dict.fromkeys([*self.files, str(path.relative_to(self.folder))]))
+
+    def rests_on(self, path: Path):
+        """Note a file of the run's folder that this notebook's results rest on, whoever has written it."""
+        self.below = list(dict.fromkeys([*self.below, str(path.relative_to(self.folder))]))
 
     def done(self) -> pd.DataFrame:
         """Say that this notebook is done. Writes measured.csv, then the done-file, last; returns the run's tables."""
@@ -112,14 +129,18 @@ class Run:
             "params": {n: self.params[n] for n in done.names(self.notebook)},
             "keys": self.keys,
             "failed": self.failed,
-            "files": self.files,
             "seconds": round(time.monotonic() - self.started, 3),
             "versions": versions(),
             "revision": revision(),
             "machine": machine(),
         }
         self._write_measured(done.states(self.folder) | {self.notebook: state})
-        write_bytes(self.path(f"done/{self.notebook}.json"), json.dumps(state, indent=1).encode())
+        for table in self.path("parts").glob("*"):
+            self._write_shared(table.name, self.table(table.name))
+        for kind, files in {"files": self.files, "rests_on": self.below}.items():
+            state[kind] = {file: done.fingerprint(self.path(file)) for file in files}
+        writing.sweep(self.folder, self.figures)
+        done.write(self.folder, state)
         files = sorted(p for p in self.folder.glob("*.csv"))
         return pd.DataFrame({"file": [p.name for p in files], "bytes": [p.stat().st_size for p in files]})
 
@@ -133,14 +154,15 @@ class Run:
         agree = [s for _, s in sorted(states.items()) if all(self.params[n] == v for n, v in s["params"].items() if n in mine)]
         rows = [self.measured.row(key) for key in dict.fromkeys(k for s in agree for k in s["keys"]) if self.measured.has(key)]
         if rows:
-            self.write("measured", pd.DataFrame(rows))
+            self._write_shared("measured", pd.DataFrame(rows))
 
 
 def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     """The run that a notebook works in, from its namespace (`globals()`): its parameters are checked here.
 
-    Names that this notebook does not declare keep the value that the earlier notebooks of the run used. From here on the
-    notebook counts as not done, until it says so.
+    Names that this notebook does not declare keep the value that the earlier notebooks of the run used. With other inputs than
+    it was last run with, the notebook counts as not done from here on, until it says so; with the same it stays what it is, for
+    another run on this folder may rest on it. Its files that are not what it wrote are set aside, in runs/<name>/aside.
 
     Raises Refused for a bad parameter, for one that contradicts what an earlier notebook of this run was given, and when
     an earlier notebook has not run.
@@ -165,5 +187,10 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
                     f"run {path.stem} with the new value first, or give this run another name"
                 )
         known |= left["params"]
-    (folder / "done" / f"{notebook}.json").unlink(missing_ok=True)
-    return Run(notebook, params.check({**values, **known}, here, partly=True))
+    run = Run(notebook, params.check({**values, **known}, here, partly=True))
+    for file, why in done.changed(folder, notebook).items():
+        writing.set_aside(folder / "aside", why, file)
+    left = done.state(folder, notebook)
+    if left is None or left["inputs"] != done.inputs(notebook, run.params):
+        done.path(folder, notebook).unlink(missing_ok=True)
+    return run

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from cdlib.writing import write_bytes
+
 WIDTH_IN = 5.5  # text width of the paper
 
 PROCEDURES = {  # shown as
@@ -208,10 +210,9 @@ def save(figure, folder, name, frame=None):
     Returns the path of the png.
     """
     path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"Title": figure.caption, "CreationDate": None, "Creator": None, "Producer": None}
-    figure.savefig(path.with_suffix(".pdf"), metadata=about)
-    path.with_suffix(".png").write_bytes(figure.png)
-    frame = figure.frame if frame is None else frame
-    pd.DataFrame(frame).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+    about, pdf = {"Title": figure.caption, "CreationDate": None, "Creator": None, "Producer": None}, io.BytesIO()
+    figure.savefig(pdf, format="pdf", metadata=about)
+    csv = pd.DataFrame(figure.frame if frame is None else frame).to_csv(index=False, lineterminator="\n")
+    for suffix, data in ((".pdf", pdf.getvalue()), (".png", figure.png), (".csv", csv.encode())):
+        write_bytes(path.with_suffix(suffix), data)
     return path.with_suffix(".png")

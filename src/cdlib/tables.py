@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cdlib.writing import write_bytes
+
 from .style import CEILING, INTERVAL, PROCEDURES, in_order
 
 DIFFERENCE = "Reported: by the paper (95 % over three seeds). Difference: ours less that; the half widths in quadrature."
@@ -217,12 +219,11 @@ def write(frame, folder, name, caption, context=None):
     Returns the path of the csv.
     """
     path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     caption = f"{caption} {footer(frame)}".strip()
     parts = [("", readable(frame)), *([context] if context else [])]
-    frame.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-    path.with_suffix(".md").write_text(_markdown(parts, name, caption), encoding="utf-8", newline="\n")
-    path.with_suffix(".tex").write_text(_tex(parts, name, caption), encoding="utf-8", newline="\n")
+    csv = frame.to_csv(index=False, lineterminator="\n")
+    for suffix, text in ((".csv", csv), (".md", _markdown(parts, name, caption)), (".tex", _tex(parts, name, caption))):
+        write_bytes(path.with_suffix(suffix), text.encode())
     return path.with_suffix(".csv")
 
 

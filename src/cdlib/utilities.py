@@ -10,12 +10,14 @@ gradient_ascent         pruned model     ga_*           the others' (section D.4
 influence_unlearning    pruned model     iu_*           everybody's (section D.4)
 """
 
+import contextlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cdlib import executors, families, machine, measured, names, properties, recipes, stages, store
+from cdlib import executors, families, machine, measured, names, properties, recipes, stages, store, writing
 from cdlib.errors import Refused
 from cdlib.measured import bits
 from cdlib.plan import Wanted
@@ -34,8 +36,8 @@ def context(run: store.Run, procedure: str) -> dict:
     """
     p, start = run.params, START[procedure]
     about = families.whole(stages.path(run.folder, start)) if start else None
-    if start:
-        run.made(stages.path(run.folder, start))
+    for path in [*([stages.path(run.folder, start)] if start else []), *properties.files(run.folder)]:
+        run.rests_on(path)
     return {
         "version": VERSION,
         "device": measured_on(run),
@@ -66,33 +68,44 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
 
     Returns a frame in the order asked for: key, procedure, seed, members, size, one column for each property,
     train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out. One that lacks what this
-    asker keeps of its images (plan.Wanted) is measured again, under the same key.
+    asker keeps of its images (plan.Wanted) is measured again, under the same key; so is one whose files are not what was
+    written: they are set aside, and named in a warning.
+
+    Raises Unwritable at once when a disk is full, or the run's folder cannot be written: what is measured by then is kept.
     """
     specs, arrays = specifications(run, wanted), []
     for name in wanted.keeps:  # refused before any work, not in each coalition
         arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
-    todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k, arrays)}
+    todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
     _same_device(run, len(todo))
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
+    patience = writing.SEEN_SECONDS
     for _ in range(MAX_ATTEMPTS):
         tasks = [(str(run.folder), run.params, spec, wanted.keeps) for spec in todo.values()]
-        for task, error in executors.EXECUTORS[run["executor"]](measure_one, tasks, workers):
-            if error:
-                run.measured.fail(task[2], error)
-                errors[run.measured.key(task[2])] = error
-            else:
-                del todo[run.measured.key(task[2])]
-                progress.step()
+        with contextlib.closing(executors.EXECUTORS[run["executor"]](measure_one, tasks, workers)) as done:
+            for task, error in done:
+                key = run.measured.key(task[2])
+                if error:
+                    writing.stop_if_unwritable(error)
+                    run.measured.fail(task[2], error)
+                    errors[key] = error
+                elif run.measured.appears(key, patience):
+                    del todo[key]
+                    progress.step()
+                else:
+                    patience = 0.0  # once in vain is enough
+                    errors[key] = f"{run.measured.path(key)}: written by a worker, not seen here: do all share this folder?"
         if not todo:
             break
+    first = errors[next(iter(todo))].strip().splitlines()[-1] if todo else ""
     if len(todo) == len(set(keys)) > 0:
-        first = errors[next(iter(todo))].strip().splitlines()[-1]
         raise RuntimeError(f"{wanted.purpose}: none of {len(todo)} coalitions could be measured; the first: {first}")
     if todo:
-        names = ", ".join(f"{s['members']} seed {s['seed']} ({k})" for k, s in todo.items())
-        warnings.warn(f"{len(todo)} coalitions could not be measured, each tried {MAX_ATTEMPTS} times: {names}", stacklevel=2)
+        failed = ", ".join(f"{s['members']} seed {s['seed']} ({k})" for k, s in todo.items())
+        tried = f"{len(todo)} coalitions could not be measured, each tried {MAX_ATTEMPTS} times: {failed}"
+        warnings.warn(f"{tried}; the first: {first}", stacklevel=2)
     kept = [k for k in keys if k not in todo]
     run.use(kept, failed=list(todo))
     return rows(run, kept)
@@ -120,7 +133,8 @@ def measure_one(task: tuple):
     """Measure one coalition and keep it: the arguments of coalition.measure. Runs in a worker, and imports torch there."""
     from cdlib import coalition
 
-    coalition.measure(*task)
+    with writing.unwritable(Path(task[0])):
+        coalition.measure(*task)
 
 
 def game(run: store.Run, table: pd.DataFrame, property: str | None = None) -> tuple[np.ndarray, np.ndarray]:

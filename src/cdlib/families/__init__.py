@@ -56,7 +56,7 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
 
     raw    weights behind the average (train.Trained.raw), kept so that the average can be continued
 
-    Writes `path` and `path` with suffix .json, last; returns what the latter holds.
+    Writes `path` and `path` with suffix .json, last, whose digest tells old words beside new weights; returns what it holds.
     """
     from safetensors.torch import save as save_tensors
 
@@ -68,7 +68,6 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
         "parameters": model.n_parameters(),
         **about,
     }
-    path.with_suffix(".json").unlink(missing_ok=True)  # never old words beside new weights
     measured.write_bytes(path, data)
     measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
     return state
@@ -77,9 +76,10 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
 def about(path: Path) -> dict | None:
     """What stands beside a saved model, or None when it was not saved to its end."""
     try:
-        return json.loads(path.with_suffix(".json").read_bytes()) if path.is_file() else None
+        state = json.loads(path.with_suffix(".json").read_bytes()) if path.is_file() else None
     except (FileNotFoundError, ValueError):
         return None
+    return state if isinstance(state, dict) and "digest" in state else None
 
 
 def whole(path: Path) -> dict:

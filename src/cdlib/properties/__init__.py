@@ -56,9 +56,8 @@ def kept_as(name: str, digest: str) -> str:
 
 
 def keep(path: Path, data: bytes, state: dict) -> dict:
-    """Keep what a property needs: the data, and beside them (json) what they are; returns the latter."""
+    """Keep what a property needs: the data, and beside them (json) what they are, with their digest; returns the latter."""
     state = state | {"digest": measured.digest(data)}
-    path.with_suffix(".json").unlink(missing_ok=True)  # never old words beside new data
     measured.write_bytes(path, data)
     measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
     return state
@@ -70,7 +69,7 @@ def kept(path: Path, origin: dict | None = None) -> dict:
         state = json.loads(path.with_suffix(".json").read_bytes())
         if measured.digest(path.read_bytes()) == state["digest"] and (origin is None or state["origin"] == origin):
             return state
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     raise Refused(f"{path}: missing, changed, or made for something else; run the notebook that makes it again: 02_train")
 
@@ -90,3 +89,9 @@ def feature(folder: Path, params: dict, name: str | None = None):
     }
     name = name or params["feature"]
     return own[name](folder) if name in own else features.FEATURES[name](params, machine.device(params["device"]))
+
+
+def files(folder: Path) -> list[Path]:
+    """What a run has made for its properties: all of <folder>/models but the models and their inputs."""
+    found = sorted([*(folder / "models").glob("*.safetensors"), *(folder / "models").glob("*.json")])
+    return [path for path in found if path.stem not in ("full", "sparse", "inputs")]
