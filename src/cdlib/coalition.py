@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import contributors, families, machine, measured, names, properties, recipes, sample, stages, unlearn
+from cdlib import checkpoint, contributors, families, machine, measured, names, properties, recipes, sample, stages, unlearn
 from cdlib.errors import Refused
 from cdlib.measured import Measured
 from cdlib.train import NotFinite, train
@@ -20,12 +20,16 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
 
     keeps    features of all images that are kept beside the record, in half precision (plan.Wanted)
 
+    A training that was stopped goes on from its checkpoint; the seconds are those of all its sittings. The trained model is
+    kept too when `keep_models` says so.
+
     Raises NotFinite when the loss or the property is not a finite number.
     """
-    folder, before = Path(folder), time.perf_counter()
-    with machine.one_thread():
-        model = _model(folder, params, spec)
+    folder, before, place = Path(folder), time.perf_counter(), f"coalitions/{Measured.key(spec)}"
+    with machine.one_thread(), checkpoint.of(folder, params, place) as kept:
+        model = _model(folder, params, spec, kept)
         trained = time.perf_counter()
+        train_seconds = kept.seconds + trained - before
         images = sample.draw(
             model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
         )
@@ -39,9 +43,12 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
         for name in keeps:
             feature = properties.feature(folder, params, name)
             arrays[properties.kept_as(name, feature.digest)] = feature(images).astype(np.float16)
-    if not np.isfinite(list(values.values())).all():
-        raise NotFinite(f"property not finite: {values}")
-    Measured(folder / "measured").write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+        if not np.isfinite(list(values.values())).all():
+            raise NotFinite(f"property not finite: {values}")
+        sample_seconds = time.perf_counter() - trained
+        if params["keep_models"] != "none":
+            families.save(model, stages.path(folder, place), {"coalition": spec, "train_seconds": train_seconds})
+        Measured(folder / "measured").write(spec, values, arrays, train_seconds, sample_seconds)
 
 
 def _n_kept(spec: dict, side_px: int, keeps) -> int:
@@ -56,7 +63,7 @@ def _n_kept(spec: dict, side_px: int, keeps) -> int:
     return KEPT_IMAGES if side_px <= LARGE_PX or keeps or (few and spec["procedure"] == "retrain") else KEPT_IMAGES // 4
 
 
-def _model(folder: Path, params: dict, spec: dict):
+def _model(folder: Path, params: dict, spec: dict, kept: checkpoint.Checkpoint):
     """The model of a coalition: start weights, then trained on the coalition's images, or without the others' by unlearning.
 
     Nobody's trained model, and everybody's unlearned one, stay as they start.
@@ -74,9 +81,9 @@ def _model(folder: Path, params: dict, spec: dict):
         if procedure in unlearn.METHODS:
             everybody, model = np.unique(table.image), stages.load(folder, params, start)
             x, removed = stages.inputs(folder, params, model, digest, everybody), ~np.isin(everybody, ids)
-            unlearn.METHODS[procedure](model, x, removed, how, seed)
+            unlearn.METHODS[procedure](model, x, removed, how, seed, checkpoint=kept)
             return model
         model, average = stages.started(folder, params, start)
     if len(ids):
-        train(model, stages.inputs(folder, params, model, digest, ids), how, seed, average)
+        train(model, stages.inputs(folder, params, model, digest, ids), how, seed, average, checkpoint=kept)
     return model

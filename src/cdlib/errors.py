@@ -3,3 +3,7 @@
 
 class Refused(ValueError):
     """The input cannot be used; the message names the file or key, the value, and what is allowed."""
+
+
+class NotFinite(ArithmeticError):
+    """A loss or a property was NaN or infinite."""

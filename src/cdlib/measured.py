@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from cdlib.errors import Refused
 
-PACKAGES = ("cdlib", "torch", "diffusers", "torch-pruning", "numpy", "scipy", "scikit-learn", "pandas")
+PACKAGES = ("cdlib", "torch", "diffusers", "peft", "bitsandbytes", "torch-pruning", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True):

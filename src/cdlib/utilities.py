@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from cdlib import executors, families, machine, measured, names, properties, recipes, stages, store
+from cdlib import checkpoint, executors, families, machine, measured, names, properties, recipes, stages, store
 from cdlib.measured import bits
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
@@ -66,6 +66,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
         arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
     todo = {k: s for k, s in zip(keys, specs, strict=True) if not run.measured.has(k, arrays)}
+    checkpoint.forget(run.folder, set(keys) - set(todo))
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     for _ in range(MAX_ATTEMPTS):
