@@ -27,7 +27,8 @@ ROOMS = {
         "errors",
     ],
     "data": ["datasets", "contributors", "coalitions", "plan"],
-    "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
+    "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"]
+    + ["checkpoint"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
     + ["exchange", "cargo", "released"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"],

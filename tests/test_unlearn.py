@@ -209,7 +209,7 @@ def test_where_everything_is_removed_the_loss_of_all_is_raised(dot, seen):
 def test_ascent_sees_the_removed_images_only(dot, monkeypatch):
     model, x = dot
     given = []
-    monkeypatch.setattr(unlearn, "train", lambda model, x, how, seed, ascend: given.append((x, seed, ascend)))
+    monkeypatch.setattr(unlearn, "train", lambda model, x, how, seed, ascend, checkpoint: given.append((x, seed, ascend)))
     without("gradient_ascent", model, x, np.arange(10) > 7, seed=5)
     [(images, seed, ascend)] = given
     assert torch.equal(images, x[8:]) and (seed, ascend) == (5, True)

@@ -55,7 +55,7 @@ def trainings(monkeypatch):
     """What each training started from: (weights, prepared images, recipe, seed), in their order."""
     seen, train = [], coalition.train
 
-    def remember(model, images, recipe, seed, average=None):
+    def remember(model, images, recipe, seed, average=None, checkpoint=None):
         seen.append((snapshot(model), images, recipe, seed))
         return train(model, images, recipe, seed, average)
 
@@ -71,7 +71,7 @@ def unlucky(monkeypatch):
     class Unlucky:
         on, n_failures = True, 0
 
-    def fail(model, images, recipe, seed, average=None):
+    def fail(model, images, recipe, seed, average=None, checkpoint=None):
         if seed == 1 and Unlucky.on:
             Unlucky.n_failures += 1
             raise NotFinite("the loss of step 2 of 3 is not finite")
@@ -145,7 +145,7 @@ def test_nobodys_model_is_as_it_was_initialised_and_everybodys_saw_every_image(r
 @pytest.mark.parametrize("procedure", UNLEARNING)
 def test_unlearning_starts_from_the_sparse_model_and_is_told_whose_images_go(run, procedure, monkeypatch):
     seen = []
-    monkeypatch.setitem(unlearn.METHODS, procedure, lambda model, *rest: seen.append((snapshot(model), *rest)))
+    monkeypatch.setitem(unlearn.METHODS, procedure, lambda model, *rest, checkpoint: seen.append((snapshot(model), *rest)))
     utilities.measure(run, wanted(procedure, MEMBERS[:2], SEEDS[:2]))
     data, start = stages.dataset(run.params), stages.load(run.folder, run.params, "sparse").state()
     owner = data.contributors.set_index("image").contributor.sort_index()
@@ -360,6 +360,8 @@ def test_values_do_not_depend_on_the_executor_or_the_number_of_workers(made, run
         ("executor", "processes", []),
         ("workers", 7, []),
         ("sample_batch", 5, []),
+        ("checkpoint_minutes", 0.0, []),
+        ("keep_models", "all", []),
     ],
 )
 def test_a_parameter_changes_the_keys_of_the_procedures_it_can_change(run, name, value, affected):

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import contributors, families, machine, measured, names, properties, recipes, sample, stages, unlearn, writing
+from cdlib import (
+    checkpoint,
+    contributors,
+    families,
+    machine,
+    measured,
+    names,
+    properties,
+    recipes,
+    sample,
+    stages,
+    unlearn,
+    writing,
+)
 from cdlib.errors import Refused
 from cdlib.measured import Measured
 from cdlib.train import NotFinite, train
@@ -23,20 +36,22 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
 
     keeps    features of all images that are kept beside the record, in half precision (plan.Wanted)
 
-    What another run on the same folder has measured meanwhile is not measured again.
+    What another run on the same folder has measured meanwhile is not measured again. A training that was stopped goes on from
+    its checkpoint; the seconds are those of all its sittings. The trained model is kept too when `keep_models` says so.
 
     Raises NotFinite when the loss or the property is not a finite number.
     """
-    folder = Path(folder)
-    kept = Measured(folder / "measured")
+    folder, key = Path(folder), Measured.key(spec)
+    store = Measured(folder / "measured")
     with contextlib.suppress(Refused):
-        if kept.complete(kept.key(spec), [properties.kept_as(name) for name in keeps]):
+        if store.complete(key, [properties.kept_as(name, properties.feature(folder, params, name).digest) for name in keeps]):
             return
     _look(folder, measured.canonical(params), START[spec["procedure"]])
     before = time.perf_counter()
-    with machine.one_thread():
-        model = _model(folder, params, spec)
+    with machine.one_thread(), checkpoint.of(folder, params, f"coalitions/{key}") as kept:
+        model = _model(folder, params, spec, kept)
         trained = time.perf_counter()
+        train_seconds = kept.seconds + trained - before
         images = sample.draw(
             model, spec["sampler"]["n_images"], spec["sampler"]["steps"], params["sample_batch"], params["precision"]
         )
@@ -50,9 +65,13 @@ def measure(folder: str, params: dict, spec: dict, keeps: tuple = ()):
         for name in keeps:
             feature = properties.feature(folder, params, name)
             arrays[properties.kept_as(name, feature.digest)] = feature(images).astype(np.float16)
-    if not np.isfinite(list(values.values())).all():
-        raise NotFinite(f"property not finite: {values}")
-    kept.write(spec, values, arrays, trained - before, time.perf_counter() - trained)
+        if not np.isfinite(list(values.values())).all():
+            raise NotFinite(f"property not finite: {values}")
+        sample_seconds = time.perf_counter() - trained
+        if params["keep_models"] != "none":
+            place = stages.path(folder, f"coalitions/{key}")
+            families.save(model, place, {"coalition": spec, "train_seconds": train_seconds})
+        store.write(spec, values, arrays, train_seconds, sample_seconds)
 
 
 @lru_cache(maxsize=8)
@@ -85,7 +104,7 @@ def _n_kept(spec: dict, side_px: int, keeps) -> int:
     return KEPT_IMAGES if side_px <= LARGE_PX or keeps or (few and spec["procedure"] == "retrain") else KEPT_IMAGES // 4
 
 
-def _model(folder: Path, params: dict, spec: dict):
+def _model(folder: Path, params: dict, spec: dict, kept: checkpoint.Checkpoint):
     """The model of a coalition: start weights, then trained on the coalition's images, or without the others' by unlearning.
 
     Nobody's trained model, and everybody's unlearned one, stay as they start.
@@ -103,9 +122,9 @@ def _model(folder: Path, params: dict, spec: dict):
         if procedure in unlearn.METHODS:
             everybody, model = np.unique(table.image), stages.load(folder, params, start)
             x, removed = stages.inputs(folder, params, model, digest, everybody), ~np.isin(everybody, ids)
-            unlearn.METHODS[procedure](model, x, removed, how, seed)
+            unlearn.METHODS[procedure](model, x, removed, how, seed, checkpoint=kept)
             return model
         model, average = stages.started(folder, params, start)
     if len(ids):
-        train(model, stages.inputs(folder, params, model, digest, ids), how, seed, average)
+        train(model, stages.inputs(folder, params, model, digest, ids), how, seed, average, checkpoint=kept)
     return model

@@ -7,3 +7,7 @@ class Refused(ValueError):
 
 class Unwritable(Refused):
     """The disk is full, or the folder cannot be written; the message names the file, and says what to do."""
+
+
+class NotFinite(ArithmeticError):
+    """A loss or a property was NaN or infinite."""

@@ -24,7 +24,7 @@ from cdlib import writing
 from cdlib.errors import Refused
 from cdlib.writing import write_bytes
 
-PACKAGES = ("cdlib", "torch", "diffusers", "torch-pruning", "numpy", "scipy", "scikit-learn", "pandas")
+PACKAGES = ("cdlib", "torch", "diffusers", "peft", "bitsandbytes", "torch-pruning", "numpy", "scipy", "scikit-learn", "pandas")
 MAX_WRITES = 5
 MOMENT_SECONDS = 0.2
 

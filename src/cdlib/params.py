@@ -20,7 +20,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
-EXECUTION = ("name", "executor", "workers", "device", "sample_batch")
+EXECUTION = ("name", "executor", "workers", "device", "sample_batch", "checkpoint_minutes", "keep_models")
 
 
 class Params(BaseModel):
@@ -31,6 +31,8 @@ class Params(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     executor: Literal["serial", "processes"]
     workers: Count
+    checkpoint_minutes: Annotated[float, Field(ge=0)]
+    keep_models: Literal["none", "last", "all"]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     dataset: Literal["digits", "faces", "painters", "cifar20", "celeba_hq", "artbench"]
     data: str

@@ -58,9 +58,10 @@ class Progress:
         if total:
             self._show()
 
-    def step(self):
-        """One more step is done."""
-        self.done += 1
+    def step(self, n: int = 1, earlier_seconds: float = 0.0):
+        """One more step is done; or `n`, in so many seconds before this began."""
+        self.done += n
+        self.started -= earlier_seconds
         every = SHOW_EVERY_SECONDS if self.display else LOG_EVERY_SECONDS
         if self.done >= self.total or time.monotonic() - self.shown >= every:
             self._show()

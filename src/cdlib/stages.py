@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdlib import datasets, families, machine, measured, names, pretrained, store
+from cdlib import checkpoint, datasets, families, machine, measured, names, pretrained, store
 from cdlib.errors import Refused
 from cdlib.progress import Progress
 from cdlib.recipes import Recipe, recipe
@@ -212,28 +212,29 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     for file in (path(run.folder, name), path(run.folder, name).with_suffix(".json")):
         run.made(file)
     if about := _kept(run, name, origin):
+        checkpoint.forget(run.folder, {name})
         return about
     data = dataset(run.params)
     model, everybody = start(), np.unique(data.contributors.image)
-    with machine.one_thread():
+    with machine.one_thread(), checkpoint.of(run.folder, run.params, name) as kept:
         x = inputs(run.folder, run.params, model, data.digest(), everybody)
         progress = Progress(f"{name} model, step", how.n_steps(len(x)), run.path("progress.json"))
         before = time.perf_counter()
-        trained = train(model, x, how, run["train_seed"], progress=progress.step)
-        seconds = time.perf_counter() - before
-    saved = _kept(run, name, origin) or families.save(  # another run on this folder may have been first
-        model,
-        path(run.folder, name),
-        {
-            "origin": origin,
-            "recipe": how.as_dict(),
-            "train_seconds": seconds,
-            "ema_step": trained.ema_step,
-            "device": machine.device_name(model.device),
-            "losses": [float(f"{v:.6g}") for v in trained.losses],
-        },
-        trained.raw,
-    )
+        trained = train(model, x, how, run["train_seed"], progress=progress.step, checkpoint=kept)
+        seconds = kept.seconds + time.perf_counter() - before
+        saved = _kept(run, name, origin) or families.save(  # another run on this folder may have been first
+            model,
+            path(run.folder, name),
+            {
+                "origin": origin,
+                "recipe": how.as_dict(),
+                "train_seconds": seconds,
+                "ema_step": trained.ema_step,
+                "device": machine.device_name(model.device),
+                "losses": [float(f"{v:.6g}") for v in trained.losses],
+            },
+            trained.raw,
+        )
     del model, x, trained
     machine.empty_cache()
     return saved

@@ -13,12 +13,9 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from cdlib import seeds
-from cdlib.errors import Refused
+from cdlib.checkpoint import Checkpoint, Training
+from cdlib.errors import NotFinite, Refused
 from cdlib.recipes import Recipe
-
-
-class NotFinite(ArithmeticError):
-    """A loss or a property was NaN or infinite."""
 
 
 def _optimizer(parameters, recipe: Recipe, steps: int):
@@ -41,13 +38,14 @@ def eight_bit():
         raise Refused("optimizer: 'adam_8bit': needs bitsandbytes: uv pip install bitsandbytes, or write adam") from None
 
 
-def _batches(n: int, recipe: Recipe, draw: torch.Generator, device: str):
-    """Rows of each step's images: drawn with replacement, or by passes."""
+def _rows(now: Training, n: int, recipe: Recipe, device: str) -> torch.Tensor:
+    """Rows of the next step's images: drawn with replacement, or by passes."""
     if not recipe.epochs:
-        for _ in range(recipe.steps):
-            yield torch.randint(0, n, (recipe.batch_size,), generator=draw, device=device)
-    for _ in range(recipe.epochs):
-        yield from torch.randperm(n, generator=draw, device=device).split(recipe.batch_size)
+        return torch.randint(0, n, (recipe.batch_size,), generator=now.draw, device=device)
+    k = now.step % -(-n // recipe.batch_size)
+    if k == 0:
+        now.order = torch.randperm(n, generator=now.draw, device=device)
+    return now.order[k * recipe.batch_size : (k + 1) * recipe.batch_size]
 
 
 def _timesteps(n: int, recipe: Recipe, draw: torch.Generator, device: str) -> torch.Tensor:
@@ -87,45 +85,69 @@ def drawn_loss(model, x: torch.Tensor, rows: torch.Tensor, how, draw: torch.Gene
 
 
 def train(
-    model, x: torch.Tensor, recipe: Recipe, seed: int, average: EMAModel | None = None, progress=None, ascend: bool = False
+    model,
+    x: torch.Tensor,
+    recipe: Recipe,
+    seed: int,
+    average: EMAModel | None = None,
+    progress=None,
+    ascend: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train a model in place; with an average (ema), the model ends with the averaged weights.
 
-    x           float [T, V, ...]: prepared images (model.prepare), V views of each
-    average     the start model's average, for ema = continued (families.continuing)
-    progress    called after each step
-    ascend      raise the loss, instead of lowering it
+    x             float [T, V, ...]: prepared images (model.prepare), V views of each
+    average       the start model's average, for ema = continued (families.continuing)
+    progress      called after each step; with a number of steps and their seconds, for those of earlier sittings
+    ascend        raise the loss, instead of lowering it
+    checkpoint    where the training is kept while it lasts, and goes on from: on a CPU to the very same bits
 
-    All random numbers are drawn on the model's device, and nothing in the loop waits for it. Raises NotFinite.
+    All random numbers are drawn on the model's device, and nothing in the loop waits for it, but a checkpoint. Raises NotFinite.
     """
     device = model.device
     draw = torch.Generator(device).manual_seed(seeds.number(seed, "training"))
-    x, parameters, steps = x.to(device), model.parameters(), recipe.n_steps(len(x))
+    parameters, steps = model.parameters(), recipe.n_steps(len(x))
     optimizer, schedule = _optimizer(parameters, recipe, steps)
-    if recipe.ema == "fresh" or (recipe.ema == "continued" and average is None):
+    if recipe.ema == "none":
+        average = None
+    elif recipe.ema == "fresh" or average is None:
         average = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=False)
+    now = Training(model, optimizer, schedule, average, draw)
+    if checkpoint:
+        checkpoint.begin(now, {"recipe": recipe.as_dict(), "seed": seed, "ascend": ascend, "x": x})
+        if progress and now.step:
+            progress(now.step, checkpoint.seconds)
+    x = x.to(device)
     if recipe.compile:
         model.unet.compile()
-    losses = []
     model.unet.train()
-    for rows in _batches(len(x), recipe, draw, device):
-        loss = drawn_loss(model, x, rows, recipe, draw)
+    while now.step < steps:
+        loss = drawn_loss(model, x, _rows(now, len(x), recipe, device), recipe, draw)
         (-loss if ascend else loss).backward()
         if recipe.grad_clip:
             torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if recipe.ema != "none":
+        if average:
             average.step(parameters)
-        losses.append(loss.detach())
+        now.losses.append(loss.detach())
+        if checkpoint and checkpoint.due() and now.step < steps:
+            _finite(now.losses, steps)
+            checkpoint.write(now)
         if progress:
             progress()
-    losses = torch.stack(losses).cpu().numpy() if losses else np.zeros(0, np.float32)
-    if not np.isfinite(losses).all():
-        raise NotFinite(f"the loss of step {int(np.argmin(np.isfinite(losses))) + 1} of {steps} is not finite")
-    if recipe.ema == "none":
+    losses = _finite(now.losses, steps)
+    if not average:
         return Trained(losses, {}, 0)
     raw = {name: tensor.detach().clone() for name, tensor in model.state().items()}
     average.copy_to(parameters)
     return Trained(losses, raw, average.optimization_step)
+
+
+def _finite(losses: list, steps: int) -> np.ndarray:
+    """The losses so far, float32 [steps]. Raises NotFinite."""
+    losses = torch.stack(losses).cpu().numpy() if losses else np.zeros(0, np.float32)
+    if not np.isfinite(losses).all():
+        raise NotFinite(f"the loss of step {int(np.argmin(np.isfinite(losses))) + 1} of {steps} is not finite")
+    return losses

@@ -2,10 +2,11 @@
 
 T  images        P  trained parameters        M  gradients in the Fisher matrix        G  those gradients, [M, P]
 
-A method is f(model, x, removed, how, seed) and changes the model in place.
+A method is f(model, x, removed, how, seed, checkpoint) and changes the model in place.
 
     x          float [T, V, ...]  everybody's prepared images (model.prepare), V views of each
     removed    bool [T]           those of the absent contributors; where nothing is removed, nothing is changed
+    checkpoint                    where one that trains is kept while it lasts, or None (train.train)
 
 The weights that it ends with are measured, and it starts from those that are evaluated. Raises NotFinite when a weight is
 not finite afterwards.
@@ -24,17 +25,17 @@ from cdlib.train import NotFinite, drawn_loss, train
 COLUMNS = 2**14  # of G in double precision at once
 
 
-def gradient_ascent(model, x: torch.Tensor, removed: np.ndarray, how: Recipe, seed: int):
+def gradient_ascent(model, x: torch.Tensor, removed: np.ndarray, how: Recipe, seed: int, checkpoint=None):
     """Raise the loss of the removed images, by the training loop with its sign turned.
 
     Source: Graves et al. 2021. The paper gives neither rate nor length; the released code takes 1e-5, and one pass.
     """
     if removed.any():
-        train(model, x[torch.from_numpy(removed)], how, seed, ascend=True)
+        train(model, x[torch.from_numpy(removed)], how, seed, ascend=True, checkpoint=checkpoint)
         _finite(model)
 
 
-def influence(model, x: torch.Tensor, removed: np.ndarray, how: Influence, seed: int):
+def influence(model, x: torch.Tensor, removed: np.ndarray, how: Influence, seed: int, checkpoint=None):
     """Add to the weights what removing the images would change to first order, times `how.ratio`.
 
     H^-1 (g_removed / T - g_retained T_removed / (T T_retained)), of gradients summed over images. H is the damped empirical

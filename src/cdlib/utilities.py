@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cdlib import executors, families, machine, measured, names, properties, recipes, stages, store, writing
+from cdlib import checkpoint, executors, families, machine, measured, names, properties, recipes, stages, store, writing
 from cdlib.errors import Refused
 from cdlib.measured import bits
 from cdlib.plan import Wanted
@@ -79,6 +79,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     keys = [run.measured.key(s) for s in specs]
     todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
     _same_device(run, len(todo))
+    checkpoint.forget(run.folder, set(keys) - set(todo))
     workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     patience = writing.SEEN_SECONDS
