@@ -59,6 +59,17 @@ BAD = {
     "infinite": ("train_lr: .inf", ["train_lr: inf", "must be a finite number"]),
     "unknown model": ("model: unet_9x9", ["model: 'unet_9x9'", "must be one of unet_8x8, ddpm_32x32"]),
     "unknown schedule": ("train_schedule: linear", ["train_schedule: 'linear'", "'constant', 'cosine' or 'one_cycle'"]),
+    "an address that is none": ("ray_address: ray://host", ["ray_address: 'ray://host'", "auto"]),
+    "half a GPU more": (
+        "executor: ray\ngpus_per_coalition: 1.5",
+        ["gpus_per_coalition: 1.5", "at most 1, or, with executor: ray, a whole number"],
+    ),
+    "two GPUs for a process": ("gpus_per_coalition: 2.0", ["gpus_per_coalition: 2.0", "with executor: ray"]),
+    "no GPU for each": ("gpus_per_coalition: 0.0", ["gpus_per_coalition: 0.0", "greater than or equal to 0.01"]),
+    "a GPU that is Ray's to choose": (
+        "executor: ray\ndevice: cuda:1",
+        ["device: cuda:1", "Ray chooses the GPUs", "auto, cpu or cuda"],
+    ),
     "unknown device": ("device: tpu", ["device: 'tpu'", "auto|cpu|cuda"]),
     "name that is a path": ("name: ../digits", ["name: '../digits'", "[a-z0-9_]+"]),
     "not YAML": ("n_images: [1", ["not readable as YAML"]),

@@ -30,7 +30,7 @@ ROOMS = {
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"]
     + ["checkpoint"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
-    + ["exchange", "cargo", "released"],
+    + ["cluster", "exchange", "cargo", "released"],
     "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"],
     "judge": ["lds", "counterfactual", "examples", "unlearning"],
     "show": [

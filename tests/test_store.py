@@ -63,10 +63,10 @@ def test_a_notebook_between_that_was_run_with_other_values_must_be_run_again(scr
         open_("04_shapley")
 
 
-@pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch", "checkpoint_minutes", "keep_models"])
+@pytest.mark.parametrize("name", params.EXECUTION[1:])
 def test_how_a_run_is_executed_may_change_between_notebooks(scratch, name):
     values = {"executor": "serial", "workers": 3, "device": "cpu", "sample_batch": 7, "checkpoint_minutes": 0.0}
-    values |= {"keep_models": "last"}
+    values |= {"keep_models": "last", "ray_address": "auto", "gpus_per_coalition": 0.5}
     finish("01_contributors"), finish("02_train")
     assert open_("03_prune", **{name: values[name]})[name] == values[name] != DEFAULTS[name]
 
@@ -277,7 +277,7 @@ def test_a_notebook_is_not_done_when_a_model_that_it_rests_on_is_another(scratch
     assert run.path("full.bin").read_bytes() == b"others"
 
 
-@pytest.mark.parametrize("name", ["executor", "workers", "device", "sample_batch", "checkpoint_minutes", "keep_models"])
+@pytest.mark.parametrize("name", params.EXECUTION[1:])
 def test_how_a_run_is_executed_undoes_nothing(scratch, name):
     assert done.inputs("08_figures", DEFAULTS | {name: "other"}) == done.inputs("08_figures", DEFAULTS)
 

@@ -359,6 +359,8 @@ def test_values_do_not_depend_on_the_executor_or_the_number_of_workers(made, run
         ("coalition_seed", 1, []),
         ("executor", "processes", []),
         ("workers", 7, []),
+        ("ray_address", "auto", []),
+        ("gpus_per_coalition", 0.5, []),
         ("sample_batch", 5, []),
         ("checkpoint_minutes", 0.0, []),
         ("keep_models", "all", []),

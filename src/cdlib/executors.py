@@ -1,12 +1,14 @@
 """How many coalitions are measured at once, and where: one contract for all.
 
-    run(function, tasks, workers)    yields (task, error or None) as each is done, in any order
+    run(function, tasks, workers, where)    yields (task, error or None) as each is done, in any order
 
-`function` is importable and keeps its own results in files; tasks are small plain values. An exception comes back as its
-traceback's text; the other tasks go on. Results never depend on the executor.
+`function` is importable and keeps its own results in files; tasks are small plain values: what all of them have in common
+is a file (`common`), and a task names it. They start in their order. An exception comes back as its traceback's text; the
+other tasks go on. Results never depend on the executor.
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import sys
@@ -15,29 +17,81 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from pathlib import Path
 
-from cdlib import machine
+from cdlib import machine, measured
 
 MAX_BROKEN = 3
 
 
-def n_places(device: str = "cpu") -> int:
-    """How many coalitions this machine can measure at once: one on each GPU, or one on each core that may be used."""
-    if device.startswith("cuda"):
+@dataclass(frozen=True)
+class Where:
+    """What a task is done on.
+
+    device     cpu: a core for each; cuda: a share of a GPU
+    gpus       of a task: 0.5 when two share a GPU; above 1 whole, and with Ray only
+    address    of the Ray cluster: host:port, auto, or empty for a Ray of this machine's own
+    """
+
+    device: str = "cpu"
+    gpus: float = 1.0
+    address: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def per_gpu(self) -> int:
+        """How many tasks share a GPU."""
+        return int(1 / self.gpus + 1e-9)
+
+
+def where(params: dict) -> Where:
+    """What the tasks of a run are done on."""
+    return Where(machine.device(params["device"]), params["gpus_per_coalition"], params["ray_address"])
+
+
+def n_places(where: Where = Where()) -> int:
+    """How many tasks this machine can do at once: on each GPU as many as share it, or one on each core that may be used."""
+    if where.on_gpu:
         import torch
 
-        return torch.cuda.device_count() if device == "cuda" else 1
+        return where.per_gpu * (torch.cuda.device_count() if where.device == "cuda" else 1)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def n_workers(params: dict) -> int:
-    """How many coalitions of a run are measured at once."""
-    return 1 if params["executor"] == "serial" else params["workers"] or n_places(machine.device(params["device"]))
+    """How many coalitions of a run this machine measures at once; of a Ray cluster nothing is known beforehand."""
+    return 1 if params["executor"] == "serial" else params["workers"] or n_places(where(params))
 
 
-def _attempt(function: Callable, task) -> str | None:
+def run(params: dict, function: Callable, tasks: list) -> Iterator:
+    """Do tasks as a run's parameters say: yields (task, error or None)."""
+    return EXECUTORS[params["executor"]](function, tasks, params["workers"], where(params))
+
+
+def common(folder: Path, values: dict) -> str:
+    """Write what tasks have in common (plain JSON values) as a small file of a run's folder, named by its own hash.
+
+    Returns its path, which goes to the workers in its place. Writes runs/<name>/asked/<hash>.json.
+    """
+    data = measured.canonical(values)
+    path = Path(folder) / "asked" / f"{measured.digest(data)[:32]}.json"
+    if not path.is_file() or path.read_bytes() != data:  # never without need: a worker may be reading it
+        measured.write_bytes(path, data)
+    return str(path)
+
+
+def read_common(path: str) -> tuple[Path, dict]:
+    """The run's folder, and what `common` has written there."""
+    return Path(path).parents[1], json.loads(Path(path).read_bytes())
+
+
+def attempt(function: Callable, task) -> str | None:
     """Do one task; the text of its traceback when it fails."""
     try:
         function(task)
@@ -46,10 +100,10 @@ def _attempt(function: Callable, task) -> str | None:
     return None
 
 
-def serial(function: Callable, tasks: list, workers: int = 1) -> Iterator:
+def serial(function: Callable, tasks: list, workers: int = 1, where: Where = Where()) -> Iterator:
     """One after the other, in this process."""
     for task in tasks:
-        yield task, _attempt(function, task)
+        yield task, attempt(function, task)
 
 
 def _context():
@@ -81,8 +135,8 @@ def _end_with_parent():
     threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
 
 
-def processes(function: Callable, tasks: list, workers: int = 0) -> Iterator:
-    """In worker processes, as many as there are cores unless told otherwise.
+def processes(function: Callable, tasks: list, workers: int = 0, where: Where = Where()) -> Iterator:
+    """In worker processes, as many as this machine has places for unless told otherwise.
 
     A worker that is killed takes the pool with it: a new pool does what is left. After three such losses each task that is
     left has a worker to itself, so that only those whose own worker dies come back as failed.
@@ -91,7 +145,7 @@ def processes(function: Callable, tasks: list, workers: int = 0) -> Iterator:
     left = dict(enumerate(tasks))
     for _ in range(MAX_BROKEN):
         with contextlib.suppress(BrokenProcessPool):
-            yield from _pool(function, left, min(workers or n_places(), len(left)), context)
+            yield from _pool(function, left, min(workers or n_places(where), len(left)), context)
     for i, task in list(left.items()):
         try:
             yield from _pool(function, {i: task}, 1, context)
@@ -105,7 +159,7 @@ def _pool(function: Callable, left: dict, workers: int, context) -> Iterator:
         return
     turn = context.Value("i", 0)
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(turn,)) as pool:
-        futures = {pool.submit(_attempt, function, task): i for i, task in left.items()}
+        futures = {pool.submit(attempt, function, task): i for i, task in left.items()}
         try:
             for future in as_completed(futures):
                 error = future.result()
@@ -115,4 +169,11 @@ def _pool(function: Callable, left: dict, workers: int, context) -> Iterator:
             raise
 
 
-EXECUTORS = {"serial": serial, "processes": processes}
+def ray(function: Callable, tasks: list, workers: int = 0, where: Where = Where()) -> Iterator:
+    """On a Ray cluster of several machines, or on a Ray of this one's own."""
+    from cdlib import cluster
+
+    yield from cluster.run(function, tasks, workers, where)
+
+
+EXECUTORS = {"serial": serial, "processes": processes, "ray": ray}

@@ -20,7 +20,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
-EXECUTION = ("name", "executor", "workers", "device", "sample_batch", "checkpoint_minutes", "keep_models")
+EXECUTION = ("name", "executor", "workers", "ray_address", "gpus_per_coalition", "device", "sample_batch")
+EXECUTION += ("checkpoint_minutes", "keep_models")
 
 
 class Params(BaseModel):
@@ -29,8 +30,10 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    executor: Literal["serial", "processes"]
+    executor: Literal["serial", "processes", "ray"]
     workers: Count
+    ray_address: Annotated[str, Field(pattern=r"^(auto|[^\s/]+:\d+)?$")]
+    gpus_per_coalition: Annotated[float, Field(ge=0.01)]
     checkpoint_minutes: Annotated[float, Field(ge=0)]
     keep_models: Literal["none", "last", "all"]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
@@ -127,6 +130,8 @@ class Params(BaseModel):
         asked = set((info.context or {}).get("asked", Params.model_fields))
         n = n_contributors(self.model_dump())
         wrong = {
+            "device": self.executor == "ray" and ":" in self.device and "Ray chooses the GPUs: must be auto, cpu or cuda",
+            "gpus_per_coalition": self._gpus_wrong(),
             "owners_per_class": n < 2 and "must make at least 2 contributors",
             "property": self._unknown_property(),
             "feature": self.feature not in (allowed := FEATURES.get(self.property, Feature))
@@ -159,6 +164,11 @@ class Params(BaseModel):
                 return f"{method} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[method].items())}"
             if coalitions.get(method) in asked and not getattr(self, coalitions[method]):
                 return f"{method} needs {coalitions[method]} above 0"
+        return ""
+
+    def _gpus_wrong(self) -> str:
+        if self.gpus_per_coalition > 1 and (self.executor != "ray" or self.gpus_per_coalition % 1):
+            return "must be at most 1, or, with executor: ray, a whole number"
         return ""
 
     def _unknown_property(self) -> str:

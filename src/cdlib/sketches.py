@@ -64,8 +64,9 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
 
     def compute(parts):
         progress = Progress(f"gradients: {what}, parts of {AT_ONCE} images", len(parts), run.path("progress.json"))
-        tasks = [(str(run.folder), p, str(folder), settings, part.tolist()) for part in parts]
-        for task, error in executors.EXECUTORS[run["executor"]](compute_one, tasks, executors.n_workers(p)):
+        asked = {"params": p | {"device": machine.device(p["device"])}, "folder": folder.name, "settings": settings}
+        path = executors.common(run.folder, asked)
+        for task, error in executors.run(p, compute_one, [(path, part.tolist()) for part in parts]):
             if error:
                 writing.stop_if_unwritable(error)
                 raise RuntimeError(f"gradients, {what}, of images {task[-1][0]} to {task[-1][-1]}: {error.strip()}")
@@ -75,10 +76,11 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
 
 
 def compute_one(task: tuple):
-    """Compute the features of some images and keep them: (run folder, parameters, folder, settings, ids). Runs in a worker."""
+    """Compute the features of some images and keep them: (file of what was asked, ids). Runs in a worker."""
     from cdlib import gradients
 
-    run_folder, params, folder, settings, ids = Path(task[0]), task[1], Path(task[2]), task[3], np.asarray(task[4])
+    run_folder, asked = executors.read_common(task[0])
+    params, settings, ids = asked["params"], asked["settings"], np.asarray(task[1])
     of, loss = WHAT[settings["what"]]
     how = {"k": settings["k"], "seed": settings["seed"]}
     with machine.one_thread():
@@ -90,7 +92,7 @@ def compute_one(task: tuple):
             timesteps = gradients.evenly(settings["timesteps"])
             noisy = ids if settings["noise"] == "own" else np.zeros_like(ids)
             found = gradients.features(model, x, noisy, loss=loss, timesteps=timesteps, of=of, **how)
-    write(folder, ids, found)
+    write(run_folder / "gradients" / asked["folder"], ids, found)
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,6 @@ influence_unlearning    pruned model     iu_*           everybody's (section D.4
 
 import contextlib
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,6 +70,9 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     asker keeps of its images (plan.Wanted) is measured again, under the same key; so is one whose files are not what was
     written: they are set aside, and named in a warning.
 
+    They are handed over in the order of the plan, which is that of their value (complete pairs of a design first), so that
+    what is there early is useful early; those that failed come after all others, once more in that order.
+
     Raises Unwritable at once when a disk is full, or the run's folder cannot be written: what is measured by then is kept.
     """
     specs, arrays = specifications(run, wanted), []
@@ -80,17 +82,16 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
     _same_device(run, len(todo))
     checkpoint.forget(run.folder, set(keys) - set(todo))
-    workers = run["workers"] or executors.n_places(machine.device(run["device"]))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     patience = writing.SEEN_SECONDS
     for _ in range(MAX_ATTEMPTS):
-        tasks = [(str(run.folder), run.params, spec, wanted.keeps) for spec in todo.values()]
-        with contextlib.closing(executors.EXECUTORS[run["executor"]](measure_one, tasks, workers)) as done:
+        tasks = _tasks(run, todo, wanted.keeps)
+        with contextlib.closing(executors.run(run.params, measure_one, list(tasks))) as done:
             for task, error in done:
-                key = run.measured.key(task[2])
+                key = tasks[task]
                 if error:
                     writing.stop_if_unwritable(error)
-                    run.measured.fail(task[2], error)
+                    run.measured.fail(todo[key], error)
                     errors[key] = error
                 elif run.measured.appears(key, patience):
                     del todo[key]
@@ -122,6 +123,19 @@ def _same_device(run: store.Run, n_todo: int):
         )
 
 
+def _tasks(run: store.Run, todo: dict, keeps) -> dict[tuple, str]:
+    """The task of each coalition (`measure_one`) and its key, in the order of `todo` (key -> specification).
+
+    Specifications of one ask differ in members and seed alone; the device is the one that they name, on every machine.
+    """
+    if not todo:
+        return {}
+    own, device = ("members", "seed"), machine.device(run["device"])
+    shared = {name: value for name, value in next(iter(todo.values())).items() if name not in own}
+    path = executors.common(run.folder, {"params": run.params | {"device": device}, "spec": shared, "keeps": keeps})
+    return {(path, s["members"], s["seed"]): key for key, s in todo.items()}
+
+
 def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
     """Measured coalitions as a frame, in the order of the keys."""
     columns = ["key", "procedure", "seed", "members", *names.properties(run.params), "train_seconds", "sample_seconds"]
@@ -131,11 +145,13 @@ def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
 
 
 def measure_one(task: tuple):
-    """Measure one coalition and keep it: the arguments of coalition.measure. Runs in a worker, and imports torch there."""
+    """Measure one coalition and keep it: (file of what was asked, members, seed). Runs in a worker, and imports torch there."""
     from cdlib import coalition
 
-    with writing.unwritable(Path(task[0])):
-        coalition.measure(*task)
+    path, members, seed = task
+    folder, asked = executors.read_common(path)
+    with writing.unwritable(folder):
+        coalition.measure(folder, asked["params"], asked["spec"] | {"members": members, "seed": seed}, asked["keeps"])
 
 
 def game(run: store.Run, table: pd.DataFrame, property: str | None = None) -> tuple[np.ndarray, np.ndarray]:
