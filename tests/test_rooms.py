@@ -16,8 +16,8 @@ ROOMS = {
     "data": ["datasets", "contributors", "coalitions", "plan"],
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"],
-    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines"],
-    "judge": ["lds", "counterfactual", "examples", "unlearning"],
+    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "ranks", "shares"],
+    "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
         "style",
         "tables",
@@ -30,8 +30,10 @@ ROOMS = {
         "paper",
         "provenance",
         "report",
+        "terms",
+        "statement",
     ],
-    "run": ["command", "run", "status", "check", "__main__"],
+    "run": ["command", "run", "status", "check", "credited", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}
