@@ -1,4 +1,4 @@
-"""The command line: `cdlib run | status | check | report | bench PARAMS`, the same as `python -m cdlib`."""
+"""The command line: `cdlib run | status | check | report | bench | statement PARAMS`, the same as `python -m cdlib`."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from cdlib import params
 from cdlib.errors import Refused
 
 # where each command is
-MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check"}
+MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "credited"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
         ("status", "what is done, measured, missing and failed"),
         ("check", "check the parameters and print the plan"),
         ("report", "write one page with all tables, figures and notebooks"),
+        ("statement", "write what each contributor is credited with, and perhaps what of a sum they get"),
         ("bench", "time steps of the full and the sparse model on this machine, without any data"),
     ):
         command = commands.add_parser(name, help=what, description=what)
@@ -30,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--without-data", action="store_true", help="look for no images: the plan as the paper has it")
         if name == "bench":
             command.add_argument("--steps", type=int, default=5, metavar="N", help="time the mean of N steps (5)")
+        if name == "statement":
+            command.add_argument("--method", help="whose credits; left out: the paper's method as estimated here")
+            command.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals and groups (0.95)")
+            command.add_argument("--pot", metavar="AMOUNT", help="a sum to divide by the credits, such as 10000 or 10000.50")
+            command.add_argument("--property", default="", metavar="NAME", help="where a run credits several: this one alone")
         if name == "run":
             command.add_argument("--only", metavar="NN", help="run this notebook, done or not, such as 04")
             command.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it, done or not")
