@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from test_statement import played
 
-from cdlib import examples, paper, params, paths, plan, reported, store
+from cdlib import examples, paper, params, paths, plan, reported, statement, store
 from cdlib.tables import Table
 
 RUNS = {"digits": "pixel", "faces": "latent", "painters": "text_to_image"}
@@ -103,6 +104,10 @@ def finish(name):
     values, rng = params.load(paths.params(name)), np.random.default_rng(0)
     notebooks = [store.Run(path.stem, values) for path in paths.notebooks()]
     tables = tidy(values, rng)
+    others, labels = tables["attributions"], sorted(tables["contributors"]["contributor"].unique())
+    tables |= played(values, labels, rng.normal(size=len(labels)), values["property"])  # credits that coalitions give
+    others = others[~others["method"].isin(tables["attributions"]["method"])]
+    tables["attributions"] = pd.concat([tables["attributions"], others], ignore_index=True)
     for table, frame in tables.items():
         notebooks[-2].write(table, frame)
     notebooks[-2].write_arrays("examples", arrays(values, tables, rng))
@@ -154,6 +159,7 @@ def test_deleted_figures_come_back_byte_for_byte(at, tmp_path, monkeypatch):
     monkeypatch.setenv("CDLIB_FIGURES", str(tmp_path))
     run = store.Run("08_figures", params.load(paths.params("faces")))
     paper.write(run, paper.make(run))
+    statement.write(run)
     assert read(tmp_path / "faces") == read(at / "faces")
 
 

@@ -31,8 +31,9 @@ ROOMS = {
     + ["checkpoint"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
     + ["cluster", "exchange", "cargo", "released"],
-    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"],
-    "judge": ["lds", "counterfactual", "examples", "unlearning"],
+    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"]
+    + ["ranks", "shares"],
+    "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
         "style",
         "tables",
@@ -45,8 +46,10 @@ ROOMS = {
         "paper",
         "provenance",
         "report",
+        "terms",
+        "statement",
     ],
-    "run": ["command", "run", "status", "check", "transfer", "__main__"],
+    "run": ["command", "run", "status", "check", "transfer", "credited", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

@@ -1,4 +1,4 @@
-"""The command line: `cdlib run | status | check | report | export | import | bench PARAMS`, the same as `python -m cdlib`."""
+"""The command line: `cdlib run | status | check | report | statement | export | import | bench PARAMS`; or `python -m cdlib`."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from cdlib import params
 from cdlib.errors import Refused
 
 # where each command is
-MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check"}
+MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "credited"}
 MODULES |= {"export": "transfer", "import": "transfer"}
 
 
@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         ("report", "write one page with all tables, figures and notebooks"),
         ("export", "write the measured coalitions of a run as one Parquet file"),
         ("import", "add exported coalitions, or records of the released code, to a run's"),
+        ("statement", "write what each contributor is credited with, and perhaps what of a sum they get"),
         ("bench", "time steps of the full and the sparse model on this machine, without any data"),
     ):
         command = commands.add_parser(name, help=what, description=what)
@@ -45,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--all", action="store_true", dest="every", help="coalitions of other experiments too")
         if name == "bench":
             command.add_argument("--steps", type=int, default=5, metavar="N", help="time the mean of N steps (5)")
+        if name == "statement":
+            command.add_argument("--method", help="whose credits; left out: the paper's method as estimated here")
+            command.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals and groups (0.95)")
+            command.add_argument("--pot", metavar="AMOUNT", help="a sum to divide by the credits, such as 10000 or 10000.50")
+            command.add_argument("--property", default="", metavar="NAME", help="where a run credits several: this one alone")
         if name == "run":
             command.add_argument("--only", metavar="NN", help="run this notebook, done or not, such as 04")
             command.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it, done or not")

@@ -6,7 +6,9 @@ M  coalitions measured        N  contributors
 import numpy as np
 import pandas as pd
 
-from cdlib import coalitions, shapley
+from cdlib import coalitions, plan, shapley
+from cdlib.errors import Refused
+from cdlib.measured import bits
 from cdlib.shapley import Credit
 
 COLUMNS = ["method", "property", "contributor", "value", "stderr", "low", "high"]
@@ -52,3 +54,35 @@ def points(empty, full) -> dict:
         "ours": lambda m, v: shapley.shapley(m, v, empty, full, weights=coalitions.kernel_weights(m)),
         "paper": lambda m, v: shapley.paper(m, v, empty, full),
     }
+
+
+def again(params: dict, measured: pd.DataFrame, attributions: pd.DataFrame, method: str, property: str) -> Credit | None:
+    """The credit of a Shapley method computed once more, for what attributions.csv does not hold: covariance and freedom.
+
+    params          those that the run was made with
+    measured        measured.csv
+    attributions    attributions.csv
+
+    Returns None for a method that is not estimated from coalitions.
+    Raises Refused when the coalitions give another credit than the one on file.
+    """
+    wanted = {w.purpose: w for w in plan.shapley(params)}.get(method)
+    if wanted is None:
+        return None
+    (_, full), (_, empty) = (game(w, measured, property) for w in plan.ends(params))
+    found = ESTIMATORS[wanted.estimator](*game(wanted, measured, property), empty, full)
+    of = attributions[(attributions["method"] == method) & (attributions["property"] == property)]
+    filed = of.sort_values("contributor")["value"].to_numpy()
+    if filed.shape != found.value.shape or not np.allclose(filed, found.value, rtol=0, atol=1e-6 * np.abs(filed).max()):
+        raise Refused(f"{method}: measured.csv and attributions.csv do not agree; run 04_shapley of this run again")
+    return found
+
+
+def game(wanted: plan.Wanted, measured: pd.DataFrame, property: str) -> tuple[np.ndarray, np.ndarray]:
+    """Who was in, bool [M, N], and v(S), float [M], of those wanted coalitions that measured.csv has, in the order wanted."""
+    columns = ["procedure", "members", "seed"]
+    values = measured.drop_duplicates(columns).set_index(columns)[property]  # the first: later notebooks' rows come after
+    rows = [(wanted.procedure, bits(m), int(s)) for m, s in zip(wanted.members, wanted.seeds, strict=True)]
+    utility = values.reindex(rows).to_numpy()
+    kept = ~np.isnan(utility)
+    return wanted.members[kept], utility[kept]

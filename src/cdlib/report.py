@@ -26,6 +26,7 @@ OFFLINE = """{% extends 'lab/index.html.j2' %}
 {% block jupyter_widgets %}{% endblock %}"""
 
 CAPITALS = ("LDS", "FID")
+STATEMENT = "statement"  # a page of its own (module statement)
 
 
 def report(run, file, asked=None, workers=1):
@@ -43,9 +44,10 @@ def report(run, file, asked=None, workers=1):
     for path in sorted(run.figures.glob("*.*")):
         shutil.copyfile(path, folder / "files" / path.name)
     executed = [path.stem for path in sorted(run.path("notebooks").glob("*.ipynb")) if _executed(path, folder)]
-    tables = [_table(path) for path in sorted(run.figures.glob("*.md"), key=_number)]
+    tables = [_table(path) for path in sorted(run.figures.glob("*.md"), key=_number) if path.stem != STATEMENT]
     figures = [_figure(path) for path in sorted(run.figures.glob("*.png"), key=_number)]
     about = provenance.about(run, asked, workers)
+    about["statement"] = (run.figures / f"{STATEMENT}.html").is_file()
     return _write(folder / "index.html", "report.html", file=file, tables=tables, figures=figures, executed=executed, **about)
 
 

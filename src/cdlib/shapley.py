@@ -29,6 +29,8 @@ class Credit:
     stderr     float [N]  standard error; NaN where nothing is left to judge it by
     low, high  float [N]  ends of the interval
     ridge      float      strength of the ridge that was used
+    covariance float [N, N]  of the errors, by which contributors are compared (module ranks); None where nothing tells it
+    freedom    float      degrees of freedom that it was judged with
     """
 
     value: np.ndarray
@@ -36,6 +38,8 @@ class Credit:
     low: np.ndarray
     high: np.ndarray
     ridge: float = 0.0
+    covariance: np.ndarray | None = None
+    freedom: float = np.nan
 
 
 def paper(members, utility, empty, full):
@@ -150,9 +154,10 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
         chance = weights * rng.standard_exponential(n_clusters)[cluster]
         moments = _moments(*_free(members, utility, *ends, chance, controls), chance)
         row[:] = (ends[1] - ends[0]) / n + _differences(*moments, ridge)
-    stderr = np.sqrt((again.var(0, ddof=1) + shrunk_away) * n_clusters / spare)
+    covariance = (np.cov(again.T) + shrunk_away) * n_clusters / spare
+    stderr = np.sqrt(np.diag(covariance))
     reach = stats.t.ppf((1 + level) / 2, spare) * stderr
-    return Credit(value, stderr, value - reach, value + reach, ridge)
+    return Credit(value, stderr, value - reach, value + reach, ridge, covariance, float(spare))
 
 
 def _given(weights, members):
@@ -193,7 +198,7 @@ def _penalised(gram, ridge):
 
 
 def _shrinkage(x, y, weights, ridge):
-    """What the ridge keeps of the differences, float [N, N], and the variance of what it shrinks away, float [N].
+    """What the ridge keeps of the differences, and the covariance of what it shrinks away, float [N, N] each.
 
     A ridge is best when the differences between contributors have variance noise / (rows x ridge); that is assumed of
     them here. The noise is the mean squared residual, with no degrees of freedom taken off yet.
@@ -201,13 +206,13 @@ def _shrinkage(x, y, weights, ridge):
     gram, moment = _moments(x, y, weights)
     kept = np.linalg.solve(_penalised(gram, ridge), gram)
     if ridge == 0:
-        return kept, 0.0
+        return kept, np.zeros((len(gram), len(gram)))
     n = len(gram)
     noise = np.average((y - x @ _differences(gram, moment, ridge)) ** 2, weights=weights)
     n_rows = weights.sum() ** 2 / (weights**2).sum()
     spread = noise / (n_rows * ridge * np.trace(gram) / (n - 1))
     lost = np.eye(n) - 1 / n - kept
-    return kept, spread * (lost**2).sum(1)
+    return kept, spread * lost @ lost.T
 
 
 def _mean_again(replicates, rng):

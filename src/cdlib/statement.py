@@ -1,0 +1,219 @@
+"""The credit statement: what each contributor is shown of their credit, its uncertainty, and what it means.
+
+Reads tidy files alone; the same run and options give the same bytes.
+
+N  contributors
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from scipy import stats
+
+from cdlib import attributions, contributors, plan, ranks, shares, terms
+from cdlib.errors import Refused
+from cdlib.measured import write_bytes
+from cdlib.names import higher_is_better
+
+LEVEL = 0.95  # of the intervals in attributions.csv
+
+
+@dataclass(frozen=True, repr=False)
+class Statement:
+    """A statement, which shows itself in a notebook.
+
+    frame      property, method, confidence, contributor, n_images, credit, low, high, share_percent, rank, rank_low,
+               rank_high, groups; with a pot payout, payout_low, payout_high. Shares and payouts are decimal text, which
+               adds up exactly. Empty: not known, or not defined
+    markdown   the same for a reader, with all that it rests on
+    page       the same as one html page that needs nothing else
+    """
+
+    frame: pd.DataFrame
+    markdown: str
+    page: str
+
+    def _repr_markdown_(self):
+        return self.markdown
+
+
+def write(run, **options):
+    """Writes figures/<name>/statement.csv, .md and .html; returns the `Statement`. The options are those of `make`."""
+    made = make(run, **options)
+    files = {"csv": made.frame.to_csv(index=False, lineterminator="\n"), "md": made.markdown, "html": made.page}
+    for kind, text in files.items():
+        write_bytes(run.figures / f"statement.{kind}", text.encode())
+    return made
+
+
+def make(run, method=plan.OURS, confidence=LEVEL, pot=0, property=""):
+    """The statement of a run by one method.
+
+    confidence   float   of intervals, ranks and groups
+    pot          int     hundredths to be divided by the credits; 0: nothing is
+    property     str     the one to state; empty: each that the method credits, in a section of its own
+
+    Raises Refused for a method, property or confidence that the run does not have, for a pot and several properties,
+    and when no credit is above zero to divide it by.
+    """
+    if not 0.5 <= confidence <= 0.999:
+        raise Refused(f"confidence {confidence:g}: must lie in 0.5 to 0.999")
+    found = run.table("attributions")
+    if method not in set(found["method"]):
+        raise Refused(f"{method}: run {run.name} has no such method, but {', '.join(found['method'].unique())}")
+    stated = list(found.loc[found["method"] == method, "property"].unique())
+    if property and property not in stated:
+        raise Refused(f"{property}: {method} credits {', '.join(stated)}")
+    stated = [property] if property else stated
+    if pot and len(stated) > 1:
+        raise Refused(f"a pot is divided by the credits of one property; name it: {', '.join(stated)}")
+    sections = [_section(run, found, method, one, confidence, pot) for one in stated]
+    frame = pd.concat([section["frame"] for section in sections], ignore_index=True)
+    head = {"property": frame.pop("property"), "method": method, "confidence": confidence}
+    for place, (column, values) in enumerate(head.items()):
+        frame.insert(place, column, values)
+    values = {
+        "name": run.name,
+        "confidence": f"{100 * confidence:g}",
+        "n": run.table("contributors")["contributor"].nunique(),
+        "sections": sections,
+        "how": terms.how(run, method),
+        "limits": terms.limits(stated),
+        "paper": terms.PAPER,
+    }
+    return Statement(frame, _render("statement.md", values), _render("statement.html", values))
+
+
+def _section(run, found, method, property, confidence, pot):
+    """What the statement says of one property: its rows, tidy and readable, and the facts beside them."""
+    table, sign = run.table("contributors"), 1 if higher_is_better(property) else -1
+    filed = found[(found["method"] == method) & (found["property"] == property)].set_index("contributor")
+    filed = filed.reindex(contributors.labels(table))
+    if filed["value"].isna().any():
+        raise Refused(f"{method}: no credit for some contributors")
+    estimate = attributions.again(run.params, run.table("measured"), found, method, property)
+    known = estimate is not None and estimate.covariance is not None
+    sure = ranks.above(sign * estimate.value, estimate.covariance, estimate.freedom, confidence) if known else None
+    low, high = _interval(filed, estimate, confidence)
+    ends = (low, high) if sign > 0 else (-high, -low)
+    frame = _tidy(filed.index, contributors.counts(table), sign * filed["value"].to_numpy(), *ends, sure, pot)
+    frame.insert(0, "property", property)
+    facts, everybody, nobody = terms.ends(run, property)
+    credit, gain = frame["credit"].to_numpy(), sign * (everybody.mean() - nobody.mean())
+    shown = frame["share_percent"].ne("").any()
+    adds_up = np.isclose(credit.sum(), gain, rtol=0, atol=1e-6 * np.abs(credit).max())
+    why = "too few coalitions to judge their noise" if estimate is not None else "the method does not tell"
+    return {
+        "frame": frame,
+        "property": terms.property_name(property),
+        "facts": [
+            terms.about_property(run, property),
+            *facts,
+            ("Shares", terms.shares(credit, shown, adds_up)),
+            *([("Pot", terms.pot(f"{pot // 100:,}.{pot % 100:02d}"))] if pot else []),
+            *([("Noise", terms.noise(estimate.freedom))] if known else []),
+            *terms.quality(run, method, property, confidence),
+        ],
+        "note": terms.compared(confidence, sure, why),
+        "cells": _readable(frame),
+        "bars": _bars(frame),
+    }
+
+
+def _tidy(labels, n_images, credit, low, high, sure, pot):
+    """The rows of statement.csv of one property, by rank, of equals by label.
+
+    labels                sorted; n_images, credit, low, high [N] are in their order
+    credit, low, high     float [N]      an improvement is positive
+    sure                  bool [N, N]    of `ranks.above`; None: not known
+    """
+    frame = pd.DataFrame({"contributor": labels, "n_images": n_images, "credit": credit, "low": low, "high": high})
+    decimals = 1 if len(frame) <= 50 else 2
+    shown = credit.sum() > 0
+    frame["share_percent"] = _decimals(shares.apportion(credit, 100 * 10**decimals), decimals) if shown else ""
+    frame["rank"] = ranks.rank(credit)
+    frame["rank_low"], frame["rank_high"] = (pd.NA, pd.NA) if sure is None else ranks.interval(sure)
+    frame["groups"] = "" if sure is None else [" ".join(letters) for letters in ranks.groups(credit, sure)]
+    if pot:
+        known = not np.isnan(low).any()
+        frame["payout"] = _decimals(shares.payouts(credit, pot), 2)
+        frame["payout_low"] = _decimals(shares.payout_at(credit, low, pot), 2) if known else ""
+        frame["payout_high"] = _decimals(shares.payout_at(credit, high, pot), 2) if known else ""
+    return frame.sort_values("rank", kind="stable", ignore_index=True)
+
+
+def _decimals(units, decimals):
+    return [shares.decimal(unit, decimals) for unit in units]
+
+
+def _interval(filed, estimate, confidence):
+    """Ends of the credits' intervals, float [N] each; NaN where they are not known."""
+    if estimate is not None:
+        reach = stats.t.ppf((1 + confidence) / 2, estimate.freedom) * estimate.stderr
+        return estimate.value - reach, estimate.value + reach
+    low, high = filed["low"].to_numpy(), filed["high"].to_numpy()
+    if confidence != LEVEL and not np.isnan(low).all():
+        raise Refused(f"{filed['method'].iloc[0]}: its intervals are known at a confidence of {LEVEL} only")
+    return low, high
+
+
+def _readable(frame):
+    """The rows as a person reads them: a frame of str, without the columns of which nothing is known."""
+    largest = frame["credit"].abs().max()
+    digits = int(np.clip(2 - np.floor(np.log10(largest)), 0, 12)) if largest > 0 else 0
+    cells = {
+        "Rank": [str(a) if pd.isna(b) else f"{a} [{b}, {c}]" for a, b, c in frame[["rank", "rank_low", "rank_high"]].values],
+        "Contributor": frame["contributor"],
+        "Images": frame["n_images"].map("{:,}".format),
+        "Credit": [
+            f"{a:z,.{digits}f}" if np.isnan(b) else f"{a:z,.{digits}f} [{b:z,.{digits}f}, {c:z,.{digits}f}]"
+            for a, b, c in frame[["credit", "low", "high"]].values
+        ],
+        "Share (%)": frame["share_percent"],
+        "Group": frame["groups"].map(_short),
+    }
+    if "payout" in frame:
+        thousands = frame[["payout", "payout_low", "payout_high"]].map(_grouped)
+        cells["Payout"] = [f"{a} [{b}, {c}]" if b else a for a, b, c in thousands.values]
+    cells = pd.DataFrame(cells)
+    return cells.loc[:, cells.ne("").any()]
+
+
+def _short(groups):
+    """Letters that follow one another as a stretch: "a b c" is "a-c"."""
+    letters = groups.split()
+    return f"{letters[0]}-{letters[-1]}" if len(letters) > 2 else " ".join(letters)
+
+
+def _grouped(amount):
+    whole, point, part = amount.partition(".")
+    return f"{int(whole):,}{point}{part}" if amount else ""
+
+
+def _bars(frame):
+    """Where each credit is drawn, in percent of the width: dicts zero, credit, low, high."""
+    ends = frame[["credit", "low", "high"]].assign(zero=0.0)
+    left, right = ends.min().min(), ends.max().max()
+    ends = ends.fillna({"low": ends["credit"], "high": ends["credit"]})
+    return (100 * (ends - left) / ((right - left) or 1.0)).round(2).to_dict("records")
+
+
+def _render(template, values):
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "pages"),
+        autoescape=template.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    pages.filters["plain"] = _plain
+    return pages.get_template(template).render(values)
+
+
+def _plain(text):
+    """Text that Markdown shows as it is, on one line."""
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|~&$#!" else letter for letter in " ".join(str(text).split()))

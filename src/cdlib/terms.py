@@ -1,0 +1,207 @@
+"""What a credit statement says in words: what was measured, how, how well, and what its numbers do not mean.
+
+A fact is (term, words). Numbers come from the run's tidy files and parameters alone.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from cdlib import attributions, done, fidelity, plan
+from cdlib.names import higher_is_better
+
+from .style import spoken
+
+PROPERTIES = {  # name, unit
+    "inception_score": ("Inception Score", "no unit, at least 1"),
+    "cluster_entropy": ("Cluster entropy", "nats"),
+    "aesthetic_score": ("Aesthetic score", "units of the score"),
+}
+PROCEDURES = {
+    "retrain": "retraining: a new model, trained on the coalition's images alone for {length}",
+    "finetune": "fine-tuning: the full model, trained on with the coalition's images alone for {finetune_steps} gradient steps",
+    "sparse_finetune": "sparsified fine-tuning: the full model, pruned once ({pruning_ratio:.0%} of its channels), "
+    "trained on with the coalition's images alone for {finetune_steps} gradient steps",
+}
+ESTIMATORS = {
+    "ours": "Shapley value by constrained least squares (eq. 5), with size controls and a ridge chosen by cross-validation",
+    "paper": "Shapley value by constrained least squares (eq. 5) in closed form, as in the paper",
+}
+DRAWS = {"ours": "in complementary pairs, all sizes equally often", "paper": "from the Shapley kernel"}
+
+PAPER = (
+    "Lu, Lin, Kim and Lee: An Efficient Framework for Crediting Data Contributors of Diffusion Models, ICLR 2025; "
+    "on use and misuse its section 6, Ethics statement."
+)
+
+
+def property_name(property):
+    """A property as a statement calls it."""
+    return PROPERTIES.get(property, (spoken(property),))[0]
+
+
+def about_property(run, property):
+    """What the credits are of: name, unit, direction, and of how many images."""
+    unit = PROPERTIES.get(property, ("", "its own unit"))[1]
+    better = "higher" if higher_is_better(property) else "lower"
+    score = f", {run['feature']}, quantile {run['quantile']:g}" if property == "aesthetic_score" else ""
+    p = run.params
+    return (
+        "Property",
+        f"{property_name(property)} ({unit}{score}) of {p['n_images']:,} drawn images; {better} is better. "
+        f"A credit above zero improves it.",
+    )
+
+
+def ends(run, property):
+    """v(everybody) and v(nobody): two facts, and the values of the models, float [R] each."""
+    measured, facts, found = run.table("measured"), [], []
+    of = {"everybody": "trained on everybody's images", "nobody": "untrained"}
+    for wanted in plan.ends(run.params):
+        values = attributions.game(wanted, measured, property)[1]
+        found.append(values)
+        n, mean = len(values), values.mean()
+        words = f"{mean:z.4g}, of one model, so its noise is not known"
+        if n > 1:
+            reach = stats.t.ppf(0.975, n - 1) * stats.sem(values)
+            spread = f"mean of {n} models, standard deviation {values.std(ddof=1):.2g}"
+            words = f"{mean:z.4g} [{mean - reach:z.4g}, {mean + reach:z.4g}], {spread}"
+        facts.append((f"v({wanted.purpose})", f"{words}; {of[wanted.purpose]}"))
+    return facts, *found
+
+
+def shares(credit, shown, adds_up):
+    """How the shares are meant, with the credits that pull against each other.
+
+    credit    float [N]   an improvement is positive
+    shown     bool        whether they have shares at all
+    adds_up   bool        whether they sum to what everybody improves on nobody, as Shapley values do
+    """
+    whole = (
+        "v(everybody) - v(nobody)" if adds_up else "the sum of the credits, which by this method is not v(everybody) - v(nobody)"
+    )
+    if not shown:
+        return f"None: {whole} is {credit.sum():z.3g}, no improvement, and a share of that would mean nothing."
+    words = f"Percent of {whole} = {credit.sum():z.4g}; rounded by largest remainders, so that they add up to 100 as printed."
+    if (credit < 0).any():
+        up, down = credit[credit > 0].sum(), credit[credit < 0].sum()
+        words += (
+            f" Credits above zero add up to {up:.3g}, those below to {down:.3g}, so negative shares are made up for by others'."
+        )
+    if np.abs(credit).max() > credit.sum():
+        words += " The whole is smaller than single credits: read the credits, not their shares."
+    return words
+
+
+def compared(confidence, sure, whose):
+    """What intervals, ranks and groups mean.
+
+    sure    bool [N, N]   who is surely credited more than whom; None: not known
+    whose   str           why it is not known
+    """
+    percent = f"{100 * confidence:g} %"
+    if sure is None:
+        return f"How sure the ranking is, and who can be told apart, is not known: {whose}."
+    nobody = "" if sure.any() else " Here nobody is surely credited more than anybody else."
+    return (
+        f"Intervals of credits: {percent} for each contributor by itself. Intervals of ranks, and groups: {percent} for all "
+        f"at once (max-t over all pairs). Contributors who share a letter cannot be told apart.{nobody}"
+    )
+
+
+def noise(freedom):
+    """What the intervals know of, and what they are judged by."""
+    return f"bootstrap over the coalitions and the models of everybody and nobody; t with {freedom:.0f} degrees of freedom"
+
+
+def pot(amount):
+    """The rule by which a pot is divided."""
+    return (
+        f"{amount} is divided in proportion to the credits; one of zero or below gets nothing. Each amount is rounded down to "
+        "two decimals; the hundredths left over go to the largest remainders, of equal ones to the first by label. So the "
+        "amounts add up to the pot. In brackets: the amount if this credit alone stood at either end of its interval."
+    )
+
+
+def quality(run, method, property, confidence):
+    """How well the credit was checked: fidelity of the fast models, LDS of the method; those that this run has."""
+    facts, wanted = [], _wanted(run, method)
+    if wanted is not None and wanted.procedure == "sparse_finetune" and property == run["property"]:
+        facts += [("Fidelity", _fidelity(run, confidence))]
+    if run.path("lds.csv").is_file():
+        rows = run.table("lds").query("method == @method and property == @property and interval == 'subsets'")
+        if len(rows):
+            each = "; ".join(
+                f"{row.lds_percent:z.0f} [{row.low:z.0f}, {row.high:z.0f}] at alpha {row.alpha:g}"
+                + ("" if np.isnan(row.ceiling_percent) else f" (ceiling {row.ceiling_percent:z.0f})")
+                for row in rows.itertuples()
+            )
+            facts += [
+                ("LDS (%)", f"{each}: how well the credits, added up, rank {rows['n_coalitions'].max()} retrained coalitions")
+            ]
+    return facts
+
+
+def _fidelity(run, confidence):
+    path = run.path("fidelity.csv")
+    pairs = run.table("fidelity") if path.is_file() else pd.DataFrame({"retrain": [], "sparse_finetune": []})
+    if len(pairs) < 2:
+        return "not measured: no coalition was also retrained"
+    kinds = {"Pearson": fidelity.pearson, "Spearman": fidelity.spearman}
+    found = {name: of(pairs["retrain"], pairs["sparse_finetune"], level=confidence) for name, of in kinds.items()}
+    words = ", ".join(
+        f"{name} {r:z.2f}" + ("" if np.isnan(low) else f" [{low:z.2f}, {high:z.2f}]") for name, (r, low, high) in found.items()
+    )
+    return f"{words} between the property after this procedure and after retraining, of the same {len(pairs)} coalitions"
+
+
+def how(run, method):
+    """How the credits were made: data, model, procedure, estimator, coalitions, seeds, versions."""
+    p, table, wanted = run.params, run.table("contributors"), _wanted(run, method)
+    length = f"{p['train_epochs']} passes" if p["train_epochs"] else f"{p['train_steps']} gradient steps"
+    facts = [
+        ("Images", f"dataset {p['dataset']}: {len(table):,} images of {table['contributor'].nunique()} contributors"),
+        ("Model", f"{p['model']}, trained on everybody's images for {length}; images drawn in {p['sampling_steps']} steps"),
+        ("Method", method),
+    ]
+    seeds = [f"models of {w.purpose} {', '.join(map(str, w.seeds))}" for w in plan.ends(p)]
+    if wanted is not None:
+        measured = len(attributions.game(wanted, run.table("measured"), run["property"])[1])
+        lost = f" of {len(wanted)} asked for" if measured < len(wanted) else ""
+        facts += [
+            ("Procedure", PROCEDURES[wanted.procedure].format(length=length, **p)),
+            ("Estimator", ESTIMATORS[wanted.estimator]),
+            ("Coalitions", f"{measured} measured{lost}, drawn {DRAWS[wanted.estimator]}"),
+        ]
+        seeds += [f"draw of the coalitions {p['coalition_seed']}", "training of each 0, and 1, 2, ... where drawn again"]
+    return [*facts, ("Seeds", "; ".join(seeds)), ("Made with", _made_with(run, wanted))]
+
+
+def _made_with(run, wanted):
+    state = done.state(run.folder, "04_shapley" if wanted is not None else "05_baselines")
+    if state is None:
+        return "not known"
+    versions = ", ".join(f"{name} {version}" for name, version in state["versions"].items())
+    return ", ".join(filter(None, [versions, state["revision"] and f"revision {state['revision']}", state["machine"]]))
+
+
+def limits(properties):
+    """What the numbers do not mean."""
+    names = ", ".join(map(property_name, properties))
+    return [
+        f"A credit is of one property (here: {names}), one kind of model and these contributors. Another property gives other "
+        "credits, and credits of two properties cannot be added up.",
+        "It depends on who else is there. What nobody else gives counts for much; those who give alike images, or the same ones, "
+        "share the credit for them, however good the images are.",
+        "A credit below zero says that models were on average worse in this property with these images than without. It is no "
+        "fault, and says nothing of other respects.",
+        "It is an estimate. A place in the ranking means little where intervals of ranks are wide; those in one group may stand "
+        "in any order. The models were made by a short cut where the procedure says so.",
+        "It is no legal claim. It says nothing of ownership, copyright, licence or market value. Privacy, consent and the "
+        "amplification of biases are not easily put into a property, and none of them is measured here.",
+        "It was made to give credit. By itself it is no ground to remove anyone's images; who is credited should be told how.",
+    ]
+
+
+def _wanted(run, method):
+    return {w.purpose: w for w in plan.shapley(run.params)}.get(method)
