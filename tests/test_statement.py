@@ -29,16 +29,17 @@ def played(values, labels, worth, property="inception_score", noise=0.3):
 
     worth    float [N]: v(S) is the sum over S, with noise
     """
-    rng, rows = np.random.default_rng(0), {}
+    rng, rows, sign = np.random.default_rng(0), {}, names.sign(names.properties(values)[property])
     wanted = plan.shapley(values)
     for w in [*plan.ends(values), *wanted]:
         for m, seed in zip(w.members, w.seeds, strict=True):
-            rows.setdefault((w.procedure, bits(m), int(seed)), 1 + m @ worth + noise * rng.normal())
+            rows.setdefault((w.procedure, bits(m), int(seed)), sign * (1 + m @ worth + noise * rng.normal()))
     measured = pd.DataFrame([(f"key{i}", *where, v, 2.0, 1.0) for i, (where, v) in enumerate(rows.items())])
     measured.columns = ["key", "procedure", "members", "seed", property, "train_seconds", "sample_seconds"]
-    (_, full), (_, empty) = (attributions.game(w, measured, property) for w in plan.ends(values))
+    (_, full), (_, empty) = (attributions.game(values, w, measured, property) for w in plan.ends(values))
     credits = {
-        w.purpose: attributions.ESTIMATORS[w.estimator](*attributions.game(w, measured, property), empty, full) for w in wanted
+        w.purpose: attributions.ESTIMATORS[w.estimator](*attributions.game(values, w, measured, property), empty, full)
+        for w in wanted
     }
     return {"measured": measured, "attributions": attributions.frame(credits, labels, property)}
 
@@ -47,7 +48,7 @@ def finished(values=VALUES, labels=LABELS, worth=None, **options):
     """A finished run of a few tidy files."""
     worth = np.linspace(-0.5, 3, len(labels)) if worth is None else np.asarray(worth)
     run, n = store.Run("04_shapley", values), np.arange(2, 2 + len(labels))
-    tables = played(values, labels, worth, **options)
+    tables = played(values, labels, worth, values["property"], **options)
     tables["attributions"] = pd.concat(
         [
             tables["attributions"],
@@ -92,9 +93,8 @@ def page_text(html):
 @settings(max_examples=200, deadline=None)
 @given(CREDITS, st.sampled_from([1, 2]))
 def test_shares_add_up_to_100_percent_as_printed(credits, decimals):
-    if sum(map(shares.Fraction, credits)) <= 0:
-        with pytest.raises(ValueError, match="nothing can be shared"):
-            shares.apportion(credits, 100 * 10**decimals)
+    if not shares.defined(credits):
+        assert sum(credits) <= 1e-8 * max(map(abs, credits))
         return
     units = shares.apportion(credits, 100 * 10**decimals)
     assert sum(Decimal(shares.decimal(u, decimals)) for u in units) == 100
@@ -116,6 +116,11 @@ def test_payouts_add_up_to_the_pot_and_follow_the_credits(credits, cents):
         for d, other in zip(credits, found, strict=True):
             assert c <= d or amount >= other, "who has more credit gets no less"
             assert c != d or abs(amount - other) <= 1, "equal credits differ by a cent at most"
+
+
+def test_weights_that_sum_to_nothing_share_nothing_out():
+    with pytest.raises(ValueError, match="nothing can be shared out"):
+        shares.apportion([1.0, -1.0], 1000)
 
 
 def test_of_equal_remainders_the_first_label_gets_the_cent():
@@ -187,9 +192,9 @@ def test_it_names_everything_that_it_rests_on(scratch):
     state = run.table("attributions")
     for text in (made.markdown, page_text(made.page)):
         for words in (
-            "Inception Score (no unit", "higher is better", "of 512 drawn images",
+            "Inception Score (no unit", "Higher is better", "of 512 images that a model draws", "by digits_classifier",
             "v(everybody)", "v(nobody)", "mean of 2 models",
-            plan.OURS, "sparsified fine-tuning", "80 gradient steps", "pruned once (30% of its channels)",
+            plan.OURS, "sparsified fine-tuning", "80 gradient steps", "pruned once (30% removed)",
             "cross-validation", "40 measured, drawn in complementary pairs", "draw of the coalitions 0", "models of nobody 0, 1",
             "dataset digits: 44 images of 8 contributors", "unet_8x8",
             "Pearson 0.9", "Spearman 0.9", "the same 30 coalitions", "61 [40, 75] at alpha 0.5 (ceiling 88)",
@@ -219,26 +224,31 @@ def test_the_page_needs_nothing_else(scratch):
     assert made.page.count('<th role="rowheader" scope="row">') == len(LABELS)
 
 
-def test_where_lower_is_better_who_lowers_it_ranks_first(scratch, monkeypatch):
+def test_where_lower_is_better_who_lowers_it_most_ranks_first(scratch):
+    run = finished(VALUES | {"property": "fid", "feature": "pooled_pixels"}, worth=np.linspace(0.2, 3, 8))
+    raw = run.table("measured").set_index("members")["fid"]
+    assert raw["11111111"].mean() < raw["00000000"].mean()
+    made = statement.make(run, pot=100_00)
+    assert made.frame["contributor"].iloc[0] == LABELS[-1] and made.frame["credit"].gt(0).all()
+    assert printed(made.frame, "share_percent") == 100 == printed(made.frame, "payout")
+    assert "Lower is better, so v is its negative" in made.markdown and "FID to the training images" in made.markdown
+
+
+def test_where_everybody_is_no_better_than_nobody_there_are_no_shares(scratch):
     run = finished(worth=-np.linspace(0.2, 3, 8))
-    refused = statement.make(run)
-    assert "no improvement" in refused.markdown and set(refused.frame["share_percent"]) == {""}
+    made = statement.make(run)
+    assert "no improvement" in made.markdown and "Share (%)" not in made.markdown
+    assert set(made.frame["share_percent"]) == {""}
     with pytest.raises(Refused, match="no credit is above zero"):
         statement.make(run, pot=100)
-    monkeypatch.setattr(names, "LOWER_IS_BETTER", frozenset({"inception_score"}))
-    made = statement.make(run, pot=100_00)
-    assert made.frame["contributor"].iloc[0] == LABELS[-1]
-    assert made.frame["credit"].is_monotonic_decreasing and made.frame["credit"].iloc[0] > 0
-    assert (made.frame["low"] <= made.frame["high"]).all()
-    assert printed(made.frame, "share_percent") == 100 == printed(made.frame, "payout")
-    assert "lower is better" in made.markdown
+    assert not shares.defined([0.1, 0.2, -0.3]) and not shares.defined([0.0, 0.0])  # what is left of them is rounding
 
 
 def test_negative_credits_have_negative_shares_and_the_sum_is_still_100(scratch):
     made = statement.make(finished(worth=[-4, -2, -1, 0, 1, 2, 3, 4], noise=0.01))
     assert printed(made.frame, "share_percent") == 100
     assert (made.frame["credit"].lt(0) == made.frame["share_percent"].str.startswith("-")).all()
-    assert "negative shares are made up for" in made.markdown and "read the credits, not their shares" in made.markdown
+    assert "make up for negative shares" in made.markdown and "read the credits, not their shares" in made.markdown
 
 
 def test_a_method_without_intervals_says_so(scratch):
@@ -278,30 +288,34 @@ def test_what_a_run_does_not_have_is_refused(scratch, options, words):
 
 
 def test_two_properties_have_two_sections_and_a_pot_needs_one(scratch):
-    run = finished()
-    measured, credits = run.table("measured"), run.table("attributions")
-    run.write("measured", measured.assign(sharpness=3 * measured["inception_score"]))
-    more = credits.assign(property="sharpness", **{c: 3 * credits[c] for c in ("value", "stderr", "low", "high")})
+    run = finished(VALUES | {"also": ["mine:sharpness/percentile/lower"]})
+    measured, credits, name = run.table("measured"), run.table("attributions"), "mine:sharpness"
+    run.write("measured", measured.assign(**{name: -3 * measured["inception_score"]}))
+    more = credits.assign(property=name, **{c: 3 * credits[c] for c in ("value", "stderr", "low", "high")})
     run.write("attributions", pd.concat([credits, more], ignore_index=True))
+    run.done()
     made = statement.make(run)
     assert "## Credits: Inception Score" in made.markdown and "## Credits: Sharpness" in made.markdown
-    assert made.frame.groupby("property").size().to_dict() == {"inception_score": 8, "sharpness": 8}
+    assert "function mine:sharpness, percentile 0.9" in made.markdown
+    assert made.frame.groupby("property").size().to_dict() == {"inception_score": 8, name: 8}
     assert made.markdown.count("**Fidelity**") == 1  # of the property that it was measured for
-    with pytest.raises(Refused, match="name it: inception_score, sharpness"):
+    with pytest.raises(Refused, match="name it: inception_score, mine:sharpness"):
         statement.make(run, pot=100)
-    assert printed(statement.make(run, pot=100, property="sharpness").frame, "payout") == 1
+    assert printed(statement.make(run, pot=100, property=name).frame, "payout") == 1
+    with pytest.raises(Refused, match="this run's properties are inception_score"):
+        statement.make(store.Run("08_figures", VALUES), property=name)
 
 
 def test_two_contributors_and_258_are_both_readable(scratch):
-    few = {"owners_per_class": [2], "n_paper_coalitions": 8, "n_finetune": 0, "n_retrain": 0}
-    two = VALUES | few | {"n_coalitions": 0}  # of two contributors there is one pair of coalitions: too few for a ridge
-    made = statement.make(finished(two, ["a", "b"], [1.0, 2.0]), method=plan.PAPERS)
+    few = {"owners_per_class": [2], "n_coalitions": 0, "n_paper_coalitions": 8, "n_finetune": 0, "n_retrain": 0}
+    run = finished(VALUES | few, ["a", "b"], [1.0, 2.0])  # of two there is one pair of coalitions: too few for a ridge
+    made = statement.make(run, method=plan.PAPERS)
     assert made.frame["contributor"].tolist() == ["b", "a"] and printed(made.frame, "share_percent") == 100
-    many = params.check(VALUES | {"owners_per_class": [258], "n_coalitions": 540, "n_paper_coalitions": 0}, "many")
     labels = [f"artist {i:03d}" for i in range(258)]
-    made = statement.make(finished(many, labels, np.linspace(0, 1, 258)), pot=1000_00)
+    run = finished(VALUES | few | {"owners_per_class": [258], "n_paper_coalitions": 0}, labels, np.linspace(0, 1, 258))
+    made = statement.make(run, method="Pixel similarity (max)", pot=1000_00)
     assert printed(made.frame, "share_percent") == 100 and printed(made.frame, "payout") == 1000
-    assert made.frame["share_percent"].str.fullmatch(r"-?\d+\.\d\d").all()
+    assert made.frame["share_percent"].str.fullmatch(r"\d+\.\d\d").all()  # of so many, one decimal would say little
     assert max(map(len, made.markdown.splitlines())) < 700 and len(made.page) < 300_000
 
 

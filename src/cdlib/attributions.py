@@ -6,7 +6,7 @@ M  coalitions measured        N  contributors
 import numpy as np
 import pandas as pd
 
-from cdlib import coalitions, plan, shapley
+from cdlib import coalitions, names, plan, shapley
 from cdlib.errors import Refused
 from cdlib.measured import bits
 from cdlib.shapley import Credit
@@ -59,9 +59,8 @@ def points(empty, full) -> dict:
 def again(params: dict, measured: pd.DataFrame, attributions: pd.DataFrame, method: str, property: str) -> Credit | None:
     """The credit of a Shapley method computed once more, for what attributions.csv does not hold: covariance and freedom.
 
-    params          those that the run was made with
-    measured        measured.csv
-    attributions    attributions.csv
+    params                    those that the run was made with
+    measured, attributions    measured.csv and attributions.csv
 
     Returns None for a method that is not estimated from coalitions.
     Raises Refused when the coalitions give another credit than the one on file.
@@ -69,8 +68,8 @@ def again(params: dict, measured: pd.DataFrame, attributions: pd.DataFrame, meth
     wanted = {w.purpose: w for w in plan.shapley(params)}.get(method)
     if wanted is None:
         return None
-    (_, full), (_, empty) = (game(w, measured, property) for w in plan.ends(params))
-    found = ESTIMATORS[wanted.estimator](*game(wanted, measured, property), empty, full)
+    (_, full), (_, empty) = (game(params, w, measured, property) for w in plan.ends(params))
+    found = ESTIMATORS[wanted.estimator](*game(params, wanted, measured, property), empty, full)
     of = attributions[(attributions["method"] == method) & (attributions["property"] == property)]
     filed = of.sort_values("contributor")["value"].to_numpy()
     if filed.shape != found.value.shape or not np.allclose(filed, found.value, rtol=0, atol=1e-6 * np.abs(filed).max()):
@@ -78,11 +77,17 @@ def again(params: dict, measured: pd.DataFrame, attributions: pd.DataFrame, meth
     return found
 
 
-def game(wanted: plan.Wanted, measured: pd.DataFrame, property: str) -> tuple[np.ndarray, np.ndarray]:
-    """Who was in, bool [M, N], and v(S), float [M], of those wanted coalitions that measured.csv has, in the order wanted."""
+def game(params: dict, wanted: plan.Wanted, measured: pd.DataFrame, property: str) -> tuple[np.ndarray, np.ndarray]:
+    """Who was in, bool [M, N], and v(S), float [M], of those wanted coalitions that measured.csv has, in the order wanted.
+
+    More is better, as in utilities.values. Raises Refused for what is no property of the run.
+    """
+    of = names.properties(params)
+    if property not in of:
+        raise Refused(f"{property}: this run's properties are {', '.join(of)}")
     columns = ["procedure", "members", "seed"]
     values = measured.drop_duplicates(columns).set_index(columns)[property]  # the first: later notebooks' rows come after
     rows = [(wanted.procedure, bits(m), int(s)) for m, s in zip(wanted.members, wanted.seeds, strict=True)]
-    utility = values.reindex(rows).to_numpy()
+    utility = names.sign(of[property]) * values.reindex(rows).to_numpy()
     kept = ~np.isnan(utility)
     return wanted.members[kept], utility[kept]

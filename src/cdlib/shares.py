@@ -3,6 +3,7 @@
 N  contributors
 """
 
+import math
 import re
 from fractions import Fraction
 
@@ -27,6 +28,11 @@ def apportion(weights, total):
     for i in by_remainder[: total - sum(units)]:
         units[i] += 1
     return units
+
+
+def defined(credits):
+    """Whether credits have shares: whether they sum to more than nothing, and than the rounding of what cancels."""
+    return math.fsum(credits) > 1e-9 * max(map(abs, credits))
 
 
 def payouts(credits, cents):

@@ -16,9 +16,7 @@ from scipy import stats
 from cdlib import attributions, contributors, plan, ranks, shares, terms
 from cdlib.errors import Refused
 from cdlib.measured import write_bytes
-from cdlib.names import higher_is_better
-
-LEVEL = 0.95  # of the intervals in attributions.csv
+from cdlib.terms import LEVEL
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,22 +87,20 @@ def make(run, method=plan.OURS, confidence=LEVEL, pot=0, property=""):
 
 def _section(run, found, method, property, confidence, pot):
     """What the statement says of one property: its rows, tidy and readable, and the facts beside them."""
-    table, sign = run.table("contributors"), 1 if higher_is_better(property) else -1
+    table = run.table("contributors")
     filed = found[(found["method"] == method) & (found["property"] == property)].set_index("contributor")
     filed = filed.reindex(contributors.labels(table))
-    if filed["value"].isna().any():
+    credit = filed["value"].to_numpy()
+    if np.isnan(credit).any():
         raise Refused(f"{method}: no credit for some contributors")
     estimate = attributions.again(run.params, run.table("measured"), found, method, property)
     known = estimate is not None and estimate.covariance is not None
-    sure = ranks.above(sign * estimate.value, estimate.covariance, estimate.freedom, confidence) if known else None
-    low, high = _interval(filed, estimate, confidence)
-    ends = (low, high) if sign > 0 else (-high, -low)
-    frame = _tidy(filed.index, contributors.counts(table), sign * filed["value"].to_numpy(), *ends, sure, pot)
+    sure = ranks.above(credit, estimate.covariance, estimate.freedom, confidence) if known else None
+    ends = _interval(filed, estimate, confidence)
+    frame = _tidy(filed.index, contributors.counts(table), credit, *ends, sure, pot)
     frame.insert(0, "property", property)
     facts, everybody, nobody = terms.ends(run, property)
-    credit, gain = frame["credit"].to_numpy(), sign * (everybody.mean() - nobody.mean())
-    shown = frame["share_percent"].ne("").any()
-    adds_up = np.isclose(credit.sum(), gain, rtol=0, atol=1e-6 * np.abs(credit).max())
+    gain, precision = everybody.mean() - nobody.mean(), 1e-6 * np.abs(credit).max()
     why = "too few coalitions to judge their noise" if estimate is not None else "the method does not tell"
     return {
         "frame": frame,
@@ -112,10 +108,10 @@ def _section(run, found, method, property, confidence, pot):
         "facts": [
             terms.about_property(run, property),
             *facts,
-            ("Shares", terms.shares(credit, shown, adds_up)),
+            ("Shares", terms.shares(credit, np.isclose(credit.sum(), gain, rtol=0, atol=precision))),
             *([("Pot", terms.pot(f"{pot // 100:,}.{pot % 100:02d}"))] if pot else []),
             *([("Noise", terms.noise(estimate.freedom))] if known else []),
-            *terms.quality(run, method, property, confidence),
+            *terms.quality(run, method, property),
         ],
         "note": terms.compared(confidence, sure, why),
         "cells": _readable(frame),
@@ -127,13 +123,14 @@ def _tidy(labels, n_images, credit, low, high, sure, pot):
     """The rows of statement.csv of one property, by rank, of equals by label.
 
     labels                sorted; n_images, credit, low, high [N] are in their order
-    credit, low, high     float [N]      an improvement is positive
+    credit, low, high     float [N]
     sure                  bool [N, N]    of `ranks.above`; None: not known
     """
     frame = pd.DataFrame({"contributor": labels, "n_images": n_images, "credit": credit, "low": low, "high": high})
     decimals = 1 if len(frame) <= 50 else 2
-    shown = credit.sum() > 0
-    frame["share_percent"] = _decimals(shares.apportion(credit, 100 * 10**decimals), decimals) if shown else ""
+    frame["share_percent"] = ""
+    if shares.defined(credit):
+        frame["share_percent"] = _decimals(shares.apportion(credit, 100 * 10**decimals), decimals)
     frame["rank"] = ranks.rank(credit)
     frame["rank_low"], frame["rank_high"] = (pd.NA, pd.NA) if sure is None else ranks.interval(sure)
     frame["groups"] = "" if sure is None else [" ".join(letters) for letters in ranks.groups(credit, sure)]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cdlib import attributions, done, fidelity, plan
-from cdlib.names import higher_is_better
+from cdlib import attributions, done, fidelity, names, plan
+from cdlib.shares import defined
 
 from .style import spoken
 
@@ -16,11 +16,13 @@ PROPERTIES = {  # name, unit
     "inception_score": ("Inception Score", "no unit, at least 1"),
     "cluster_entropy": ("Cluster entropy", "nats"),
     "aesthetic_score": ("Aesthetic score", "units of the score"),
+    "fid": ("FID to the training images", "squared units of the embedding"),
+    "kid": ("KID to the training images", "no unit"),
 }
 PROCEDURES = {
     "retrain": "retraining: a new model, trained on the coalition's images alone for {length}",
     "finetune": "fine-tuning: the full model, trained on with the coalition's images alone for {finetune_steps} gradient steps",
-    "sparse_finetune": "sparsified fine-tuning: the full model, pruned once ({pruning_ratio:.0%} of its channels), "
+    "sparse_finetune": "sparsified fine-tuning: the full model, pruned once ({pruning_ratio:.0%} removed), "
     "trained on with the coalition's images alone for {finetune_steps} gradient steps",
 }
 ESTIMATORS = {
@@ -29,6 +31,7 @@ ESTIMATORS = {
 }
 DRAWS = {"ours": "in complementary pairs, all sizes equally often", "paper": "from the Shapley kernel"}
 
+LEVEL = 0.95  # of the intervals on file, and of those here
 PAPER = (
     "Lu, Lin, Kim and Lee: An Efficient Framework for Crediting Data Contributors of Diffusion Models, ICLR 2025; "
     "on use and misuse its section 6, Ethics statement."
@@ -36,58 +39,51 @@ PAPER = (
 
 
 def property_name(property):
-    """A property as a statement calls it."""
-    return PROPERTIES.get(property, (spoken(property),))[0]
+    """A property as a statement calls it; of a function of the user's own, the function's name."""
+    return PROPERTIES.get(property, (spoken(property.rpartition(":")[2]),))[0]
 
 
 def about_property(run, property):
-    """What the credits are of: name, unit, direction, and of how many images."""
-    unit = PROPERTIES.get(property, ("", "its own unit"))[1]
-    better = "higher" if higher_is_better(property) else "lower"
-    score = f", {run['feature']}, quantile {run['quantile']:g}" if property == "aesthetic_score" else ""
-    p = run.params
-    return (
-        "Property",
-        f"{property_name(property)} ({unit}{score}) of {p['n_images']:,} drawn images; {better} is better. "
-        f"A credit above zero improves it.",
-    )
+    """What the credits are of: name, unit, what it is computed from, of how many images, and direction."""
+    own = names.properties(run.params)[property]
+    made = f"function {property}, {own['aggregate']}" if ":" in property else f"by {own['feature']}"
+    made += f" {own['quantile']:g}" if property == "aesthetic_score" or "percentile" in made else ""
+    unit, whose = PROPERTIES.get(property, ("", "its own unit"))[1], f"of {own['n_images']:,} images that a model draws"
+    better = "Higher is better" if names.sign(own) > 0 else "Lower is better, so v is its negative"
+    return "Property", f"{property_name(property)} ({unit}; {made}) {whose}. {better}: a credit above zero improves it."
 
 
 def ends(run, property):
     """v(everybody) and v(nobody): two facts, and the values of the models, float [R] each."""
     measured, facts, found = run.table("measured"), [], []
-    of = {"everybody": "trained on everybody's images", "nobody": "untrained"}
+    of = {"everybody": "trained on everybody's images", "nobody": "without any contributor's images"}
     for wanted in plan.ends(run.params):
-        values = attributions.game(wanted, measured, property)[1]
+        values = attributions.game(run.params, wanted, measured, property)[1]
         found.append(values)
         n, mean = len(values), values.mean()
         words = f"{mean:z.4g}, of one model, so its noise is not known"
         if n > 1:
-            reach = stats.t.ppf(0.975, n - 1) * stats.sem(values)
+            reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values)
             spread = f"mean of {n} models, standard deviation {values.std(ddof=1):.2g}"
             words = f"{mean:z.4g} [{mean - reach:z.4g}, {mean + reach:z.4g}], {spread}"
         facts.append((f"v({wanted.purpose})", f"{words}; {of[wanted.purpose]}"))
     return facts, *found
 
 
-def shares(credit, shown, adds_up):
+def shares(credit, adds_up):
     """How the shares are meant, with the credits that pull against each other.
 
-    credit    float [N]   an improvement is positive
-    shown     bool        whether they have shares at all
-    adds_up   bool        whether they sum to what everybody improves on nobody, as Shapley values do
+    credit    float [N]
+    adds_up   bool        whether they sum to v(everybody) - v(nobody), as Shapley values do
     """
-    whole = (
-        "v(everybody) - v(nobody)" if adds_up else "the sum of the credits, which by this method is not v(everybody) - v(nobody)"
-    )
-    if not shown:
+    whole = "v(everybody) - v(nobody)"
+    whole = whole if adds_up else f"the sum of the credits, which by this method is not {whole}"
+    if not defined(credit):
         return f"None: {whole} is {credit.sum():z.3g}, no improvement, and a share of that would mean nothing."
     words = f"Percent of {whole} = {credit.sum():z.4g}; rounded by largest remainders, so that they add up to 100 as printed."
     if (credit < 0).any():
         up, down = credit[credit > 0].sum(), credit[credit < 0].sum()
-        words += (
-            f" Credits above zero add up to {up:.3g}, those below to {down:.3g}, so negative shares are made up for by others'."
-        )
+        words += f" Credits above zero add up to {up:.3g}, those below to {down:.3g}: others' make up for negative shares."
     if np.abs(credit).max() > credit.sum():
         words += " The whole is smaller than single credits: read the credits, not their shares."
     return words
@@ -103,9 +99,11 @@ def compared(confidence, sure, whose):
     if sure is None:
         return f"How sure the ranking is, and who can be told apart, is not known: {whose}."
     nobody = "" if sure.any() else " Here nobody is surely credited more than anybody else."
+    nobody += "" if confidence == LEVEL else f" Intervals further down: {100 * LEVEL:g} %."
     return (
         f"Intervals of credits: {percent} for each contributor by itself. Intervals of ranks, and groups: {percent} for all "
-        f"at once (max-t over all pairs). Contributors who share a letter cannot be told apart.{nobody}"
+        "at once (max-t over all pairs). Contributors who share a letter cannot be told apart; between two who share none lies a "
+        f"sure difference, if not always their own.{nobody}"
     )
 
 
@@ -123,11 +121,11 @@ def pot(amount):
     )
 
 
-def quality(run, method, property, confidence):
+def quality(run, method, property):
     """How well the credit was checked: fidelity of the fast models, LDS of the method; those that this run has."""
     facts, wanted = [], _wanted(run, method)
     if wanted is not None and wanted.procedure == "sparse_finetune" and property == run["property"]:
-        facts += [("Fidelity", _fidelity(run, confidence))]
+        facts += [("Fidelity", _fidelity(run))]
     if run.path("lds.csv").is_file():
         rows = run.table("lds").query("method == @method and property == @property and interval == 'subsets'")
         if len(rows):
@@ -142,13 +140,13 @@ def quality(run, method, property, confidence):
     return facts
 
 
-def _fidelity(run, confidence):
+def _fidelity(run):
     path = run.path("fidelity.csv")
     pairs = run.table("fidelity") if path.is_file() else pd.DataFrame({"retrain": [], "sparse_finetune": []})
     if len(pairs) < 2:
         return "not measured: no coalition was also retrained"
     kinds = {"Pearson": fidelity.pearson, "Spearman": fidelity.spearman}
-    found = {name: of(pairs["retrain"], pairs["sparse_finetune"], level=confidence) for name, of in kinds.items()}
+    found = {name: of(pairs["retrain"], pairs["sparse_finetune"], level=LEVEL) for name, of in kinds.items()}
     words = ", ".join(
         f"{name} {r:z.2f}" + ("" if np.isnan(low) else f" [{low:z.2f}, {high:z.2f}]") for name, (r, low, high) in found.items()
     )
@@ -156,7 +154,7 @@ def _fidelity(run, confidence):
 
 
 def how(run, method):
-    """How the credits were made: data, model, procedure, estimator, coalitions, seeds, versions."""
+    """How the credits were made: images, model, procedure, estimator, coalitions, seeds, versions."""
     p, table, wanted = run.params, run.table("contributors"), _wanted(run, method)
     length = f"{p['train_epochs']} passes" if p["train_epochs"] else f"{p['train_steps']} gradient steps"
     facts = [
@@ -166,7 +164,7 @@ def how(run, method):
     ]
     seeds = [f"models of {w.purpose} {', '.join(map(str, w.seeds))}" for w in plan.ends(p)]
     if wanted is not None:
-        measured = len(attributions.game(wanted, run.table("measured"), run["property"])[1])
+        measured = len(attributions.game(p, wanted, run.table("measured"), p["property"])[1])
         lost = f" of {len(wanted)} asked for" if measured < len(wanted) else ""
         facts += [
             ("Procedure", PROCEDURES[wanted.procedure].format(length=length, **p)),
@@ -187,9 +185,9 @@ def _made_with(run, wanted):
 
 def limits(properties):
     """What the numbers do not mean."""
-    names = ", ".join(map(property_name, properties))
+    here = ", ".join(map(property_name, properties))
     return [
-        f"A credit is of one property (here: {names}), one kind of model and these contributors. Another property gives other "
+        f"A credit is of one property (here: {here}), one kind of model and these contributors. Another property gives other "
         "credits, and credits of two properties cannot be added up.",
         "It depends on who else is there. What nobody else gives counts for much; those who give alike images, or the same ones, "
         "share the credit for them, however good the images are.",
