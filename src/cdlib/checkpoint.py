@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdlib import families, measured
-from cdlib.errors import NotFinite
+from cdlib.errors import NotFinite, Unwritable
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Checkpoint:
 
     def __exit__(self, kind, error, trace):
         if kind is None or issubclass(kind, NotFinite):
-            remove(self.path)
+            self.path.unlink(missing_ok=True)
 
     def begin(self, training: Training, about: dict):
         """Bring a training that has not begun to where an equal one was stopped, if one was.
@@ -128,7 +128,7 @@ class Checkpoint:
             measured.write_bytes(self.path, save(tensors, words))
             if self.models:
                 self._keep(training)
-        except OSError as error:
+        except (OSError, Unwritable) as error:
             warnings.warn(f"{self.path}: step {training.step} is not kept: {error}", stacklevel=2)
         self.written = time.monotonic()
 
@@ -172,35 +172,39 @@ def _path(folder: Path, name: str) -> Path:
     return folder / "models" / "unfinished" / f"{name}.safetensors"
 
 
-def remove(path: Path):
-    """Remove a checkpoint, and what workers that were killed while they wrote it have left."""
-    for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
-        file.unlink(missing_ok=True)
-
-
 def forget(folder: Path, names):
     """Remove the checkpoints of what is made or measured by now: names of models, keys of coalitions."""
     for path in _path(folder, "any").parent.glob("*.safetensors"):
         if path.stem in names:
-            remove(path)
+            path.unlink(missing_ok=True)
 
 
-def _packed(value, name: str = "", tensors: dict | None = None) -> tuple:
-    """Nested tensors and plain values as JSON values, and the tensors by name, on the CPU.
+def _packed(value) -> tuple:
+    """Nested tensors and plain values as JSON values, and the tensors by name, on the CPU, none in the memory of another."""
+    tensors, seen = {}, set()
+    plain = _plain(value, "", tensors)
+    for name, tensor in tensors.items():
+        where = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if where in seen else tensor  # 8-bit Adam has its tables once for all weights
+        seen.add(where)
+    return plain, tensors
 
-    Of a tensor its strides are kept too: optimisers need the memory of their tensors in the order of the weights'.
+
+def _plain(value, name: str, tensors: dict):
+    """The JSON values; a tensor goes to `tensors`, and its name and strides stay.
+
+    The strides, since optimisers need the memory of their tensors in the order of the weights'.
     """
     import torch
 
-    tensors = {} if tensors is None else tensors
     if isinstance(value, torch.Tensor):
         tensors[name] = value.detach().cpu().contiguous()
-        return {"tensor": name, "stride": value.stride()}, tensors
+        return {"tensor": name, "stride": value.stride()}
     if isinstance(value, dict):  # whose keys may be numbers
-        return {"dict": [[k, _packed(v, f"{name}.{k}".strip("."), tensors)[0]] for k, v in value.items()]}, tensors
+        return {"dict": [[k, _plain(v, f"{name}.{k}".strip("."), tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [_packed(v, f"{name}.{i}", tensors)[0] for i, v in enumerate(value)]}, tensors
-    return value, tensors
+        return {type(value).__name__: [_plain(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
+    return value
 
 
 def _unpacked(value, tensors: dict):

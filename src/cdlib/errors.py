@@ -1,4 +1,4 @@
-"""What the user can mend: told in one line that says what to change, and exit status 2."""
+"""What the user can mend, told in one line that says what to change, and exit status 2; and numbers that are none."""
 
 
 class Refused(ValueError):
