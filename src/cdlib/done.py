@@ -22,7 +22,7 @@ def state(folder: Path, notebook: str) -> dict | None:
     try:
         left = json.loads(path(folder, notebook).read_bytes())
         seal = left.pop("seal", None)  # none in those of earlier versions
-        return left if left["notebook"] == notebook and seal in (None, digest(canonical(left))) else None
+        return left if left.get("notebook", notebook) == notebook and seal in (None, digest(canonical(left))) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
