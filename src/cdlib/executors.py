@@ -22,7 +22,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from cdlib import machine, measured
+from cdlib import machine, measured, writing
 
 MAX_BROKEN = 3
 
@@ -87,7 +87,8 @@ def common(folder: Path, values: dict) -> str:
 
 
 def read_common(path: str) -> tuple[Path, dict]:
-    """The run's folder, and what `common` has written there."""
+    """The run's folder, and what `common` has written there, which a shared folder may show late."""
+    writing.seen(Path(path).is_file)
     return Path(path).parents[1], json.loads(Path(path).read_bytes())
 
 

@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import json
 import platform
+import random
 import re
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from cdlib.errors import Refused
 from cdlib.writing import write_bytes
 
 PACKAGES = ("cdlib", "torch", "diffusers", "peft", "bitsandbytes", "torch-pruning", "numpy", "scipy", "scikit-learn", "pandas")
-MAX_WRITES = 5
+MAX_WRITES = 10
 MOMENT_SECONDS = 0.2
 
 
@@ -194,12 +196,14 @@ class Measured:
             "arrays": digest(data),
             "versions": versions(),
         }
-        for _ in range(MAX_WRITES):
+        for attempt in range(MAX_WRITES):
             write_bytes(self.path(key).with_suffix(".safetensors"), data)
             self._seal(record)
-            with contextlib.suppress(Refused):
-                if self.complete(key):
-                    return
+            for pause in (0.0, random.uniform(0, MOMENT_SECONDS) * attempt):  # whoever pauses lets another finish
+                time.sleep(pause)
+                with contextlib.suppress(Refused):
+                    if self.complete(key):
+                        return
         raise RuntimeError(f"{self.path(key)}: written {MAX_WRITES} times, and not read back")
 
     def fail(self, spec: dict, error: str) -> int:
