@@ -14,6 +14,7 @@ from cdlib import attributions, names, params, plan, shares, statement, store, t
 from cdlib.__main__ import main
 from cdlib.errors import Refused
 from cdlib.measured import bits
+from cdlib.report import report
 
 CREDITS = st.lists(
     st.one_of(st.floats(-5, 5), st.sampled_from([0.0, 0.1, 0.1, 1 / 3, -0.1, 1e-12, 7e6])), min_size=2, max_size=40
@@ -260,6 +261,18 @@ def test_a_method_without_intervals_says_so(scratch):
     assert "Group" not in made.markdown
 
 
+def test_intervals_that_are_on_file_at_one_confidence_are_not_made_up_at_another(scratch):
+    run, method = finished(), "Leave-one-out (LOO)"
+    ours = run.table("attributions").query("method == @plan.OURS").assign(method=method)
+    run.write("attributions", pd.concat([run.table("attributions"), ours], ignore_index=True))
+    run.done()
+    made = statement.make(run, method=method)
+    assert "Intervals of credits: 95 % for each contributor by itself. How sure the ranking is" in made.markdown
+    assert made.frame["low"].notna().all() and made.frame["rank_low"].isna().all()
+    with pytest.raises(Refused, match="known at a confidence of 0.95 only"):
+        statement.make(run, method=method, confidence=0.9)
+
+
 def test_too_few_coalitions_leave_the_noise_unknown(scratch):
     made = statement.make(finished(), method="Retraining Shapley")
     assert "too few coalitions to judge their noise" in made.markdown
@@ -348,6 +361,24 @@ def test_the_command_divides_a_pot(scratch, tmp_path, capsys):
     assert printed(frame, "payout") == 1000 and set(frame["confidence"]) == {"0.9"}
     assert main(["statement", str(file), "--pot", "1000.001"]) == 2
     assert "at most two decimals" in capsys.readouterr().err
+
+
+def test_the_command_tells_what_the_credits_were_made_with_not_what_a_later_notebook_had_before(scratch, tmp_path):
+    run = finished()
+    store.Run("06_lds", VALUES | {"n_coalitions": 30}).done()
+    file = tmp_path / "given.yaml"
+    file.write_text("name: given\nowners_per_class: [1, 1, 1, 2, 3]\nn_coalitions: 40\nn_paper_coalitions: 60\n")
+    assert main(["statement", str(file)]) == 0
+    assert "40 measured, drawn" in (run.figures / "statement.md").read_text()
+
+
+def test_the_report_links_to_the_statement_and_does_not_take_it_for_a_table(scratch):
+    run = finished()
+    without = report(run, "given.yaml").read_text()
+    statement.write(run)
+    page = report(run, "given.yaml")
+    assert "files/statement.html" in page.read_text() and "files/statement.html" not in without
+    assert (page.parent / "files" / "statement.html").is_file() and 'id="statement"' not in page.read_text()
 
 
 def test_the_command_refuses_a_run_without_credits(scratch, tmp_path, capsys):

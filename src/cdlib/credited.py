@@ -27,7 +27,8 @@ def statement(
     here = store.Run("08_figures", values)
     if not here.path("attributions.csv").is_file():
         raise Refused(f"{here.folder}: nobody has been credited yet; first: cdlib run {file}")
-    used = {name: value for state in done.states(here.folder).values() for name, value in state["params"].items()}
+    states = [*done.states(here.folder).values()][::-1]  # of a notebook that was run again, later ones hold old values
+    used = {name: value for state in states for name, value in state["params"].items()}
     if other := [name for name, value in used.items() if value != values[name]]:
         say(f"{file} has other values now than the run was made with, which the statement tells: {', '.join(other)}")
     here = store.Run("08_figures", values | used)

@@ -75,7 +75,6 @@ def make(run, method=plan.OURS, confidence=LEVEL, pot=0, property=""):
         frame.insert(place, column, values)
     values = {
         "name": run.name,
-        "confidence": f"{100 * confidence:g}",
         "n": run.table("contributors")["contributor"].nunique(),
         "sections": sections,
         "how": terms.how(run, method),
@@ -113,7 +112,7 @@ def _section(run, found, method, property, confidence, pot):
             *([("Noise", terms.noise(estimate.freedom))] if known else []),
             *terms.quality(run, method, property),
         ],
-        "note": terms.compared(confidence, sure, why),
+        "note": terms.compared(confidence, not np.isnan(ends[0]).any(), sure, why),
         "cells": _readable(frame),
         "bars": _bars(frame),
     }

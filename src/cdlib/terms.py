@@ -89,22 +89,23 @@ def shares(credit, adds_up):
     return words
 
 
-def compared(confidence, sure, whose):
+def compared(confidence, known, sure, why):
     """What intervals, ranks and groups mean.
 
+    known   bool          whether credits have intervals
     sure    bool [N, N]   who is surely credited more than whom; None: not known
-    whose   str           why it is not known
+    why     str           why it is not known
     """
     percent = f"{100 * confidence:g} %"
+    words = f"Intervals of credits: {percent} for each contributor by itself. " if known else ""
     if sure is None:
-        return f"How sure the ranking is, and who can be told apart, is not known: {whose}."
-    nobody = "" if sure.any() else " Here nobody is surely credited more than anybody else."
-    nobody += "" if confidence == LEVEL else f" Intervals further down: {100 * LEVEL:g} %."
-    return (
-        f"Intervals of credits: {percent} for each contributor by itself. Intervals of ranks, and groups: {percent} for all "
-        "at once (max-t over all pairs). Contributors who share a letter cannot be told apart; between two who share none lies a "
-        f"sure difference, if not always their own.{nobody}"
+        return f"{words}How sure the ranking is, and who can be told apart, is not known: {why}."
+    words += (
+        f"Intervals of ranks, and groups: {percent} for all at once (max-t over all pairs). Contributors who share a letter "
+        "cannot be told apart; between two who share none lies a sure difference, if not always their own."
     )
+    words += "" if sure.any() else " Here nobody is surely credited more than anybody else."
+    return words + ("" if confidence == LEVEL else f" Intervals further down: {100 * LEVEL:g} %.")
 
 
 def noise(freedom):
