@@ -122,12 +122,11 @@ def test_results_so_far_rest_on_models_of_these_parameters_whatever_the_library(
     assert done.unusable("02_train", run.params) == "has not finished"
     here.use(utilities.measure(here, wanted(1, 1)).key.tolist(), failed=["another"])
     here.done()
-    path = run.folder / "done" / "02_train.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"inputs": "of another library"}))
+    done.write(run.folder, done.state(run.folder, "02_train") | {"inputs": "of another library"})
     assert done.unusable("02_train", run.params) is None
     assert done.unusable("02_train", run.params | {"train_steps": 4}) == "was run with train_steps: 3, not 4"
     run.measured.path(here.keys[0]).unlink()
-    assert done.unusable("02_train", run.params) == "1 measured coalitions are gone"
+    assert done.unusable("02_train", run.params).startswith("1 measured coalitions are gone")
 
 
 def test_what_lacks_its_rows_is_left_out_and_named_and_other_errors_are_not_hidden(run):
