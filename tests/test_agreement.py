@@ -57,3 +57,13 @@ def test_the_heat_map_says_each_correlation_and_is_the_same_twice(attributions, 
     assert [label.get_text() for label in axes.get_yticklabels()][1] == "TRAK  2"
     files = [figures.save(agreement.rank_correlation(attributions), tmp_path / str(k), "agreement") for k in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_who_has_no_known_credit_stands_nowhere_and_two_in_common_are_no_correlation(attributions):
+    of_trak = attributions.method == "TRAK"
+    few = attributions.assign(value=attributions.value.mask(of_trak & ~attributions.contributor.isin(["e", "f"])))
+    assert agreement.top(few, 4).loc["TRAK"].tolist() == ["e", "f", "-", "-"]
+    found = agreement.correlations(few).set_index(["first", "second"]).spearman
+    assert np.isnan(found["TRAK", "Pixel similarity (max)"])
+    assert np.isfinite(found["Sparsified-FT Shapley (Ours)", "Pixel similarity (max)"])
+    assert agreement.top(attributions.head(0)).empty

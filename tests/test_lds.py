@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from cdlib import coalitions, lds, shapley
+from cdlib.errors import Missing
 
 N, B, S = 12, 40, 3
 
@@ -161,3 +162,34 @@ def test_the_curve_scores_growing_prefixes_and_leaves_out_those_too_short():
     assert curve.n_coalitions.unique().tolist() == [30, 60]
     assert curve.lds_percent.to_numpy() == pytest.approx(lds.lds(members, targets, values), abs=1e-6)
     assert list(lds.curve(estimate, rows, rows @ values, [5], members, targets)) == list(curve)
+
+
+def test_a_method_that_lacks_one_credit_has_no_lds_and_the_others_have_theirs():
+    members, targets, values = retrained()
+    frame = attributions(ours=values, theirs=np.where(np.arange(N) == 4, np.nan, values))
+    judged = lds.judge_all(frame, list("abcdefghijkl"), {0.5: (members, targets)}, property="inception_score")
+    assert judged[judged.method == "theirs"][["lds_percent", "low", "high"]].isna().all(axis=None)
+    assert judged[judged.method == "ours"].lds_percent.to_numpy() == pytest.approx(lds.lds(members, targets, values))
+
+
+def test_without_test_coalitions_the_tables_have_their_columns_and_no_rows():
+    judged = lds.judge_all(attributions(ours=np.ones(N)), list("abcdefghijkl"), {}, property="inception_score")
+    assert list(judged) == lds.COLUMNS and judged.empty
+    rows = coalitions.kernel(N, 20, seed=0)
+    curves = lds.curves([("paper", "retrain", (rows, np.ones(20)))], {"paper": None}, {}, property="inception_score")
+    assert curves.columns.tolist() == ["procedure", "estimator", "property", "alpha", *lds.CURVE] and curves.empty
+
+
+def test_fewer_than_three_test_coalitions_cannot_be_ranked():
+    members, targets, _ = retrained()
+    assert lds.enough(members[:3], targets[:3])[0].tolist() == members[:3].tolist()
+    with pytest.raises(Missing, match="^2 test coalitions are measured, and at least 3 can be ranked"):
+        lds.enough(members[:2], targets[:2])
+
+
+def test_few_test_coalitions_or_a_perfect_order_of_them_give_no_interval():
+    members, targets, values = retrained()
+    assert np.isnan(lds.interval_subsets(members[:4], targets[:4], values)).all()
+    assert np.isfinite(lds.interval_subsets(members[:5], targets[:5], -np.arange(N))).all()
+    assert np.isnan(lds.interval_subsets(members[:6], (members[:6] @ values)[:, None], values)).all()
+    assert lds.interval_subsets(members, targets, np.ones(N)) == (0.0, 0.0)  # which ranks no coalitions at all

@@ -35,3 +35,19 @@ def test_intervals_cover_at_their_nominal_rate():
         credit = loo.loo(6 + 0.4 * rng.normal(size=4), 6 - truth[:, None] + 0.4 * rng.normal(size=(8, 2)))
         inside.append((credit.low <= truth) & (truth <= credit.high))
     assert np.mean(inside) == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_contributor_whose_model_is_missing_has_no_credit_and_the_others_keep_theirs():
+    members, targets = np.delete(~np.eye(4, dtype=bool), 2, 0), [[5.0, 5.2], [6.0, 6.2], [4.0, np.nan]]
+    without = loo.by_contributor(members, targets)
+    assert np.isnan(without[2]).all()
+    credit = loo.loo([6.0, 6.2], without)
+    assert credit.value == pytest.approx([1.0, 0.0, np.nan, 2.1], nan_ok=True)
+    noise = np.sqrt(3 * 0.02 / 3)  # three models with two seeds, 0.2 apart
+    assert credit.stderr == pytest.approx(noise * np.sqrt([1, 1, np.nan, 1.5]), nan_ok=True)
+
+
+@pytest.mark.parametrize("members", [np.ones((1, 4), bool), np.repeat(~np.eye(4, dtype=bool)[:1], 2, 0)])
+def test_coalitions_that_do_not_leave_out_one_each_are_refused(members):
+    with pytest.raises(ValueError, match="each must leave out one, another one"):
+        loo.by_contributor(members, np.zeros((len(members), 1)))

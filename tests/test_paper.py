@@ -28,8 +28,9 @@ class NoTorch:
         if name.split(".")[0] in ("torch", "torchvision", "diffusers", "peft", "transformers"):
             raise ImportError(f"{name} was imported")
 sys.meta_path.insert(0, NoTorch())
+rich = lambda s: next(getattr(s, f"_repr_{kind}_")() for kind in ("png", "html", "markdown") if hasattr(s, f"_repr_{kind}_"))
 cells = [c for c in json.loads(pathlib.Path(sys.argv[1]).read_text())["cells"] if c["cell_type"] == "code"]
-namespace = {"name": sys.argv[2], "display": lambda *shown: [getattr(s, "_repr_png_", None) or s._repr_html_() for s in shown]}
+namespace = {"name": sys.argv[2], "display": lambda *shown: [rich(s) for s in shown]}
 for cell in cells[1:]:
     exec("".join(cell["source"]), namespace)
 """
@@ -245,3 +246,40 @@ def test_each_kind_of_run_has_its_own_numbers_and_all_have_the_common_ones(famil
 def test_every_table_and_figure_of_the_paper_has_a_maker():
     made = {name for makers in paper.MAKERS.values() for name in makers}
     assert {f"table_{k}" for k in range(1, 10)} | {f"figure_{k}" for k in range(1, 13)} <= made
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_has_nothing_to_show_yet_is_left_out_and_named(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CDLIB_FIGURES", str(tmp_path / "figures"))
+    run = finish(name)
+    whole = set(paper.make(run)) | set(run.left_out)
+    assert set(run.left_out) <= {"figure_11"}  # of which the made-up faces have no images
+    for table in ("lds", "lds_by_coalitions", "runtime", "fidelity", "counterfactual"):
+        run.write(table, run.table(table).head(0))
+    for table in ("generated", "pairs"):
+        run.write(table, run.table(table)[lambda rows: rows.title == examples.FULL])
+    found = run.table("attributions")
+    run.write("attributions", found[found.method != plan.OURS])
+    run.write_arrays("examples", {n: a for n, a in run.arrays("examples").items() if not n.startswith("unlearning")})
+    made = set(paper.make(run))
+    assert made | set(run.left_out) == whole and not made & set(run.left_out)
+    assert made <= {"table_9"} and {"table_1", "table_2", "figure_1", "figure_2", "figure_3", "figure_4", "lds"} <= set(
+        run.left_out
+    )
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_with_some_models_missing_the_figures_show_the_others(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CDLIB_FIGURES", str(tmp_path / "figures"))
+    run = finish(name)
+    whole = set(paper.make(run))
+    gone = run.table("generated").title[[1, 5, 6]]
+    for table in ("generated", "pairs"):
+        run.write(table, run.table(table)[lambda rows: ~rows.title.isin(gone)])
+    run.write("counterfactual", run.table("counterfactual").iloc[2:])
+    run.write("framework", run.table("framework").iloc[:3])
+    lds = run.table("lds")
+    run.write("lds", lds[lds.alpha != 0.25].assign(low=np.nan, high=np.nan, ceiling_percent=np.nan, n_coalitions=3))
+    assert set(paper.make(run)) == whole

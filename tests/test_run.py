@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,72 @@ def test_a_truncated_record_is_named_set_aside_and_measured_again(smoke, tmp_pat
         assert results(smoke) == before
     finally:
         shutil.rmtree(aside)
+
+
+def files(folder, apart=()):
+    """{path: bytes} of all files in a folder, but for those in folders of these names."""
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not set(p.relative_to(folder).parts) & set(apart)]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+def so_far(scratch):
+    """What `cdlib run --so-far` says, when it ends well and leaves the run's own files as they are."""
+    before = files(scratch)
+    done = cdlib(scratch, "run", ROOT / "params" / "smoke.yaml", "--so-far")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert files(scratch, apart=["so_far"]) == before
+    return done.stdout
+
+
+def test_so_far_a_finished_run_has_the_same_credits_and_scores_and_nothing_is_missing(smoke, tmp_path):
+    shutil.copytree(smoke, tmp_path, dirs_exist_ok=True)
+    assert "\n0 coalitions are missing\n" in so_far(tmp_path)
+    run = tmp_path / "runs" / "smoke"
+    for name in ("attributions.csv", "lds.csv", "lds_by_coalitions.csv", "counterfactual.csv", "unlearning.csv"):
+        assert (run / "so_far" / name).read_bytes() == (run / name).read_bytes()
+    assert cdlib(tmp_path, "report", ROOT / "params" / "smoke.yaml", "--so-far").returncode == 0
+    page = (run / "so_far" / "report" / "index.html").read_text()
+    assert "<h1>Run smoke, so far</h1>" in page and 'id="table_1"' in page
+
+
+def test_so_far_a_run_at_work_tells_what_is_missing_and_has_the_rest(smoke, tmp_path):
+    shutil.copytree(smoke, tmp_path, dirs_exist_ok=True)
+    run = tmp_path / "runs" / "smoke"
+    ends = json.loads((run / "done" / "02_train.json").read_bytes())["keys"]
+    records = sorted(p for p in (run / "measured").rglob("*.json") if p.stem not in ends)
+    for path in random.Random(1).sample(records, len(records) // 2):
+        path.unlink()
+        path.with_suffix(".safetensors").unlink()
+    shutil.rmtree(run / "gradients")
+    for notebook in NOTEBOOKS[3:]:
+        (run / "done" / f"{notebook}.json").unlink()
+    there = len(list((run / "measured").rglob("*.json")))
+    told = so_far(tmp_path)
+    assert len(list((run / "measured").rglob("*.json"))) == there
+    states = [json.loads((run / "so_far" / "done" / f"{notebook}.json").read_bytes()) for notebook in NOTEBOOKS[3:]]
+    missing = {(r["purpose"], r["procedure"]): r for s in states for r in s["missing"]}
+    assert f"\n{sum(r['missing'] for r in missing.values())} coalitions are missing\n" in told
+    assert missing["leave one out", "retrain"]["wanted"] == 20
+    assert 0 < missing["Sparsified-FT Shapley (Ours)", "sparse_finetune"]["missing"] < 40
+    assert "left out: TRAK: gradients of 1120 of 1120 training images are not computed" in told
+    credits = pd.read_csv(run / "so_far" / "attributions.csv").groupby("method")
+    assert not {"TRAK", "D-TRAK"} & set(credits.groups)
+    unknown = credits.value.apply(lambda values: values.isna().sum())
+    assert unknown["Leave-one-out (LOO)"] == missing["leave one out", "retrain"]["missing"]
+    assert unknown.drop("Leave-one-out (LOO)").eq(0).all()
+    shown = (run / "so_far" / "notebooks" / "04_shapley.ipynb").read_text()
+    assert "**Missing: " in shown and "Run **smoke, so far**" in shown
+
+
+def test_so_far_nothing_is_said_before_there_are_models(smoke, tmp_path):
+    refused = cdlib(tmp_path, "run", ROOT / "params" / "smoke.yaml", "--so-far")
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert "01_contributors has not finished" in refused.stderr and not (tmp_path / "runs").exists()
+    other = cdlib(smoke, "run", ROOT / "params" / "smoke.yaml", "--so-far", "--set", "train_steps=13")
+    assert other.returncode == 2 and "02_train was run with train_steps: 12, not 13" in other.stderr
+    part = cdlib(smoke, "run", ROOT / "params" / "smoke.yaml", "--so-far", "--only", "04")
+    assert part.returncode == 2 and "leave out --only and --from" in part.stderr
+    assert not (smoke / "runs" / "smoke" / "so_far").exists()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from cdlib import coalitions, shapley
+from cdlib import attributions, coalitions, shapley
 
 
 def all_coalitions(n):
@@ -276,3 +276,31 @@ def test_the_order_of_rows_changes_no_value_of_the_papers():
     order = np.random.default_rng(1).permutation(60)
     values = shapley.paper(members, uneven(members), 0.0, 6.0)
     assert shapley.paper(members[order], uneven(members)[order], 0.0, 6.0) == pytest.approx(values)
+
+
+def test_with_half_of_the_coalitions_the_standard_errors_are_larger():
+    n, rng, widths = 10, np.random.default_rng(0), []
+    for trial in range(12):
+        truth, members = rng.normal(size=n), coalitions.paired(n, 80, seed=1000 * trial)
+        utility, ends = members @ truth + 0.5 * rng.normal(size=80), (np.zeros(2), np.full(2, truth.sum()))
+        credits = [attributions.of_pairs(members[:m], utility[:m], *ends) for m in (40, 80)]
+        widths.append([credit.stderr.mean() for credit in credits])
+    half, all_of_them = np.mean(widths, axis=0)
+    assert half > np.sqrt(2) * all_of_them  # and more, for half of them spare fewer degrees of freedom
+
+
+def test_coalitions_that_the_size_controls_take_up_are_too_few_and_not_a_credit():
+    members = coalitions.paired(12, 40, seed=0)
+    for rows in (slice(0, 0), slice(0, 2), slice(0, 4), slice(0, 8, 2)):
+        with pytest.raises(shapley.TooFewCoalitions):
+            attributions.of_pairs(members[rows], members[rows].sum(1).astype(float), 0.0, 12.0)
+
+
+def test_without_their_complements_coalitions_spare_fewer_degrees_of_freedom():
+    rng, n = np.random.default_rng(0), 8
+    members = coalitions.paired(n, 60, seed=0)
+    utility = members @ rng.normal(size=n) + 0.3 * rng.normal(size=60)
+    assert np.isfinite(attributions.of_pairs(members[:24], utility[:24], 0.0, 1.0).stderr).all()
+    singles = members[:22:2]
+    credit = shapley.intervals(singles, utility[:22:2], 0.0, 1.0, weights=coalitions.kernel_weights(singles), ridge=1e-8)
+    assert np.isnan(credit.stderr).all()  # 11 coalitions less 7 differences and 4 controls

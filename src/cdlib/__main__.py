@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals and groups (0.95)")
             command.add_argument("--pot", metavar="AMOUNT", help="a sum to divide by the credits, such as 10000 or 10000.50")
             command.add_argument("--property", default="", metavar="NAME", help="where a run credits several: this one alone")
+        if name in ("run", "report"):
+            told = {"run": "use what is measured by now, measure nothing", "report": "of what `run --so-far` has left"}[name]
+            command.add_argument("--so-far", action="store_true", help=told)
         if name == "run":
             command.add_argument("--only", metavar="NN", help="run this notebook, done or not, such as 04")
             command.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it, done or not")

@@ -9,22 +9,28 @@ from .style import GREY, WIDTH_IN, Drawing, in_order, styled
 def top(attributions, n=5):
     """The n contributors with the most credit by each method, greatest first: one row a method, columns 1..n.
 
-    Contributors with equal credit stand in the order of their labels; a method that gives all the same ranks nobody.
+    Contributors with equal credit stand in the order of their labels, those whose credit is not known nowhere; a method that
+    gives all the same ranks nobody.
 
     attributions   columns of attributions.csv, of one property
     """
     rows = {}
-    for method, credit in in_order(attributions).groupby("method", sort=False):
+    for method, credit in in_order(attributions.dropna(subset="value")).groupby("method", sort=False):
         order = credit.sort_values(["value", "contributor"], ascending=[False, True]).contributor.head(n)
         rows[method] = list(order) if credit.value.nunique() > 1 else ["-"] * len(order)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=range(1, 1 + max(map(len, rows.values()))))
+    most = max(map(len, rows.values()), default=0)
+    padded = {method: order + ["-"] * (most - len(order)) for method, order in rows.items()}
+    return pd.DataFrame.from_dict(padded, orient="index", columns=range(1, 1 + most))
 
 
 def correlations(attributions):
-    """Spearman's rank correlation of the credits of each two methods: first, second, spearman; NaN for one that ranks nobody."""
+    """Spearman's rank correlation of the credits of each two methods: first, second, spearman; NaN for one that ranks nobody.
+
+    Of contributors whose credit both know, if these are 3 or more.
+    """
     ordered = in_order(attributions)
     table = ordered.pivot(index="contributor", columns="method", values="value")[ordered["method"].unique()]
-    found = table.corr("spearman").rename_axis(index="first", columns="second")
+    found = table.corr("spearman", min_periods=min(3, len(table))).rename_axis(index="first", columns="second")
     return found.stack(future_stack=True).rename("spearman").reset_index()
 
 

@@ -8,12 +8,15 @@ not for all runs, names.ONLY says for which.
 T  training images        Q  queries: the generated images that the property was computed from        N  contributors
 """
 
+import warnings
 from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 
 from cdlib import contributors, controls, influence, loo, properties, similarity, sketches, stages, store, utilities
+from cdlib.errors import Missing
+from cdlib.measured import members
 from cdlib.names import EMBEDDINGS, HOW, SCORES, applies
 
 
@@ -116,9 +119,17 @@ def summed(evidence: Evidence, method, loss: str = "simple", queries: str = "", 
 
 
 def leave_one_out(evidence: Evidence):
-    """F(everybody) - F(everybody but i), by retraining, with intervals (eq. 11)."""
-    without = loo.by_contributor(*utilities.by_seed(evidence.run, evidence.without))
-    return loo.loo(utilities.values(evidence.run, evidence.everybody), without)
+    """F(everybody) - F(everybody but i), by retraining, with intervals (eq. 11); NaN for a contributor without such a model."""
+    grid = utilities.seed_grid(evidence.run, evidence.without)
+    if grid.empty:
+        raise Missing("no model without a contributor is measured")
+    credit = loo.loo(utilities.values(evidence.run, evidence.everybody), loo.by_contributor(members(grid.index), grid))
+    unknown = [label for label, value in zip(evidence.labels, credit.value, strict=True) if np.isnan(value)]
+    if unknown:
+        why = f"no LDS, for it lacks the credit of {len(unknown)} without whom no model is measured: {', '.join(unknown)}"
+        evidence.run.leave_out("Leave-one-out (LOO), in part", why)
+        warnings.warn(f"Leave-one-out (LOO): {why}", stacklevel=2)
+    return credit
 
 
 def n_images(evidence: Evidence) -> np.ndarray:
@@ -154,5 +165,5 @@ def names(params: dict) -> list[str]:
 
 
 def credits(evidence: Evidence) -> dict:
-    """{name: float [N] or Credit} by every method that applies to the run."""
-    return {name: METHODS[name](evidence) for name in names(evidence.run.params)}
+    """{name: float [N] or Credit} by every method that applies to the run and has what it goes by; the others are named."""
+    return evidence.run.possible({name: METHODS[name] for name in names(evidence.run.params)}, evidence)

@@ -125,7 +125,7 @@ def kernel_weights(members):
     if np.any((size == 0) | (size == n)):
         raise ValueError("the Shapley kernel has no weight for nobody or everybody: leave these rows out")
     weights = 1 / (size * (n - size))
-    return weights / weights.mean()
+    return weights / weights.mean() if len(weights) else weights
 
 
 def _streams(seed, m):

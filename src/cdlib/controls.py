@@ -6,6 +6,8 @@ M  coalitions measured        N  contributors
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
+from cdlib.shapley import TooFewCoalitions
+
 ALPHAS = np.logspace(-2, 1, 100)
 
 
@@ -24,6 +26,9 @@ def ridge_datamodel(members, utility):
     utility  float [M]     v(S), in the property's own unit
 
     Returns float [N].
+    Raises TooFewCoalitions when there are not two coalitions.
     Source: Ilyas et al. 2022, with the ridge strengths .01 to 10 of the released code.
     """
+    if len(utility) < 2:
+        raise TooFewCoalitions("a regression takes at least 2 coalitions")
     return RidgeCV(alphas=ALPHAS).fit(np.asarray(members, float), utility).coef_

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from cdlib import plan
+
 
 def relative_change(property_after, property_full):
     """Change of the property in percent of the full model's, means over seeds (section 4.4).
@@ -45,16 +47,25 @@ def interval(property_after, property_full, *, level=0.95):
     return float(change - reach), float(change + reach)
 
 
+def wanted(run, attributions):
+    """The coalitions of `plan.counterfactual` and `plan.shown`; compared methods that have none are named (Run.missing)."""
+    found = plan.counterfactual(run.params, attributions) | plan.shown(run.params, attributions)
+    for method in run["compared"]:
+        if method not in {method for method, _ in found}:
+            run.leave_out(f"counterfactuals of {method}", "it has no credits, or not of all contributors")
+    return found
+
+
 def frame(after, full, *, property):
     """Rows of counterfactual.csv.
 
     after  {(method, change): float [S]}  property of the models retrained without, or with only, the method's top
     full   float [S']                     property of the full models
 
-    Returns DataFrame: method, property, change, percent, low, high, n_seeds.
+    Returns DataFrame: method, property, change, percent, low, high, n_seeds; no row for a change without a model.
     """
     rows = []
-    for (method, change), measured in after.items():
+    for (method, change), measured in ((which, values) for which, values in after.items() if len(values)):
         low, high = interval(measured, full)
         percent = relative_change(measured, full)
         rows.append((method, property, change, percent, low, high, len(measured)))

@@ -1,6 +1,7 @@
 """What is done: a file for each finished notebook, written last, and when it no longer holds.
 
     runs/<name>/done/<notebook>.json    inputs, parameters, measured coalitions used, digests of files, versions, seconds
+    runs/<name>/so_far/done/            the same of results from what was measured by then; no notebook of the run is done by it
 
 A notebook is done while its code, its parameters and the coalitions under it are the ones that it was run with, and the files
 that it has written or rests on are, byte for byte, what they were.
@@ -15,6 +16,16 @@ from cdlib import cells, params, paths
 from cdlib.errors import Refused
 from cdlib.measured import Measured, canonical, digest
 from cdlib.writing import write_bytes
+
+
+def place(values: dict) -> Path:
+    """The folder of a run's tables and done-files; with `so_far` one of their own, so that a run at work is not disturbed."""
+    return paths.runs() / values["name"] / ("so_far" if values["so_far"] else "")
+
+
+def own(notebook: str) -> bool:
+    """Whether a notebook's results are the run's own also with `so_far`: it trains models, or names the contributors."""
+    return "so_far" not in cells.declared(paths.notebook(notebook))
 
 
 def state(folder: Path, notebook: str) -> dict | None:
@@ -70,7 +81,7 @@ def upstream(folder: Path, notebook: str) -> str:
 
 def why_not(notebook: str, values: dict) -> str | None:
     """Why a notebook is not done with these parameters, in a few words; None when it is."""
-    folder = paths.runs() / values["name"]
+    folder = place(values)
     left = state(folder, notebook)
     if left is None:
         return "has not finished" if not path(folder, notebook).is_file() else f"{path(folder, notebook)} is not what was written"
@@ -80,6 +91,24 @@ def why_not(notebook: str, values: dict) -> str | None:
         return "the notebooks before it rest on other coalitions now"
     if left["failed"]:
         return f"{len(left['failed'])} coalitions failed"
+    return _changes(left, values)
+
+
+def unusable(notebook: str, values: dict) -> str | None:
+    """Why results so far cannot rest on what a notebook left; None when they can.
+
+    Looser than `why_not`: another library finds the same models and coalitions, and those that failed are left out.
+    """
+    left = state(paths.runs() / values["name"], notebook)
+    if left is None:
+        return "has not finished"
+    other = [n for n, v in left["params"].items() if values[n] != v]
+    return f"was run with {other[0]}: {left['params'][other[0]]!r}, not {values[other[0]]!r}" if other else _changes(left, values)
+
+
+def _changes(left: dict, values: dict) -> str | None:
+    """What is gone or changed of the files and coalitions that a notebook's results rest on."""
+    folder = paths.runs() / values["name"]
     for file, was in (kept(left, "rests_on") | kept(left, "files")).items():
         if why := _changed(folder / file, was):
             return why

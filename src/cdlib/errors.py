@@ -9,5 +9,9 @@ class Unwritable(Refused):
     """The disk is full, or the folder cannot be written; the message names the file, and says what to do."""
 
 
+class Missing(Refused):
+    """Too little is measured for one thing: it is left out and named, and the others go on (store.Run.possible)."""
+
+
 class NotFinite(ArithmeticError):
     """A loss or a property was NaN or infinite."""

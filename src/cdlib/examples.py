@@ -8,10 +8,13 @@ examples.safetensors   uint8 [k, C, H, W]: contributor/<label>, generated/<title
                        above/<title> and below/<title>, as in pairs.csv
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from cdlib import families, machine, plan, properties, stages, store, utilities
+from cdlib.params import n_contributors
 
 N_OF_CONTRIBUTOR, N_OF_MODEL, N_OF_COALITION, N_OF_SIDE = 8, 20, 6, 4
 FULL = "Full model"
@@ -30,7 +33,7 @@ def models(run: store.Run, full: pd.DataFrame, changed: dict[tuple[str, str], pd
 
     full, changed    measured coalitions: of everybody, and by method and change
     """
-    tables = {(FULL, "none"): full} | changed
+    tables = {(FULL, "none"): full} | {which: table for which, table in changed.items() if len(table)}
     rows = []
     for (method, change), table in tables.items():
         name = FULL if change == "none" else title(method, change)
@@ -81,11 +84,9 @@ def framework(run: store.Run, full: pd.DataFrame) -> pd.DataFrame:
 
     full    measured coalitions of everybody
     """
-    ours = plan.shapley(run.params)[0]
-    sizes = ours.members.sum(1)
-    chosen = list(dict.fromkeys(int(np.abs(sizes - part * ours.members.shape[1]).argmin()) for part in SIZES))
-    some = plan.Wanted("Figure 1", ours.procedure, ours.members[chosen], ours.seeds[chosen])
-    table = utilities.measure(run, some)
+    table = utilities.measure(run, replace(plan.shapley(run.params)[0], counted=False))
+    parts = [(table["size"] - part * n_contributors(run.params)).abs().to_numpy() for part in SIZES if len(table)]
+    table = table.iloc[list(dict.fromkeys(int(part.argmin()) for part in parts))]
     n_full, n_sparse = (families.whole(stages.path(run.folder, name))["parameters"] for name in ("full", "sparse"))
     at_full = utilities.values(run, full).mean()
     rows = [("full", full.members[0], n_full, at_full, full.key[0]), ("sparse", "", n_sparse, np.nan, "")]

@@ -10,6 +10,8 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 
+from cdlib.errors import Missing
+
 from .pictures import generated, images, top_contributors
 from .style import (
     CEILING,
@@ -53,7 +55,7 @@ def budget(lds_by_coalitions, runtime, alpha=None, n_tests=None):
 
     alpha     left out: one panel for each
     n_tests   test coalitions for each alpha, to be told
-    Raises ValueError when nothing was retrained.
+    Nothing is drawn when nothing was retrained.
     """
     ratio = table_2(runtime).set_index("procedure")["ratio_to_retrain"]
     frame = lds_by_coalitions.assign(budget=lds_by_coalitions["n_coalitions"] * lds_by_coalitions["procedure"].map(ratio))
@@ -68,6 +70,8 @@ def by_coalitions(lds_by_coalitions, n_tests=None):
 
 
 def _by_alpha(frame, x, label, n_tests, note=""):
+    if frame.empty:
+        raise Missing("too few coalitions, or test coalitions, are measured")
     alphas = sorted(frame["alpha"].unique())
     figure = Drawing(frame, 3.0)
     panels = figure.subplots(1, len(alphas), sharey=True, squeeze=False)[0]
@@ -109,6 +113,8 @@ def methods_by_lds(lds, alpha=0.5):
     """LDS of each method, with its interval and the ceiling. Source: Table 1."""
     frame = table_1(lds, alpha)
     frame = frame[frame["interval"] == "subsets"]
+    if frame.empty:
+        raise Missing(f"too few test coalitions are measured at alpha {alpha:g}")
     figure = Drawing(frame, 1.0 + (0.26 if len(frame) < 12 else 0.22) * len(frame))
     axes = figure.subplots()
     _dots(axes, frame.assign(label=frame["method"], value=frame["lds_percent"], colour=frame["method"].map(colour)))
@@ -117,7 +123,8 @@ def methods_by_lds(lds, alpha=0.5):
     axes.annotate("ceiling", (ceiling, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=GREY)
     axes.axvline(0, color=GREY, linewidth=0.6)
     axes.set_xlabel(f"LDS (%), α = {alpha:g}, {frame['n_coalitions'].max()} test coalitions")
-    figure.note(f"Bars: {INTERVAL}.\n{CEILING}")
+    bars = f"Bars: {INTERVAL}." if frame["low"].notna().any() else "No intervals: too few test coalitions."
+    figure.note(f"{bars}\n{CEILING}")
     return figure
 
 
@@ -128,6 +135,8 @@ def credit(attributions, method):
     attributions   columns of attributions.csv; a further column `group`, if there is one, colours the contributors
     """
     frame = attributions[attributions["method"] == method].sort_values("value", ascending=False, kind="stable")
+    if frame.empty:
+        raise Missing(f"{method} has no credits")
     n, named = len(frame), len(frame) <= 60
     groups = frame["group"] if "group" in frame else pd.Series("", frame.index)
     colours = dict(zip(sorted(groups.unique()), cycle(GROUPS), strict=False))
@@ -171,6 +180,8 @@ def counterfactual(frame):
 
     frame   columns of counterfactual.csv; perhaps `reported`, percent in the paper
     """
+    if frame.empty:
+        raise Missing("no model without, or with only, the top contributors is measured")
     frame = in_order(frame)
     changes = [change for change in ("remove_top", "keep_top") if frame["change"].str.startswith(change).any()]
     rows = [frame[frame["change"].str.startswith(change)] for change in changes]
@@ -191,7 +202,8 @@ def counterfactual(frame):
         axes.axvline(0, color=GREY, linewidth=0.6)
     panels[-1].set_xlabel(f"Change of {spoken(frame['property'].iloc[0])} against the full model (%)")
     diamonds = " Diamonds: as the paper reports." if "reported" in frame else ""
-    figure.note(f"Bars: mean of {frame['n_seeds'].max()} seeds; lines: 95 % intervals over seeds.{diamonds}")
+    n_seeds = " or ".join(str(n) for n in sorted(frame["n_seeds"].unique()))
+    figure.note(f"Bars: mean of {n_seeds} seeds; lines: 95 % intervals over seeds.{diamonds}")
     return figure
 
 
@@ -201,6 +213,8 @@ def fidelity(frame, property_name="utility"):
 
     frame   retrain, sparse_finetune (property's unit), size (contributors in S); one row a coalition
     """
+    if frame.empty:
+        raise Missing("no coalition is measured both ways")
     figure = Drawing(frame, 3.3, 4.0)
     axes = figure.subplots()
     points = axes.scatter(frame["retrain"], frame["sparse_finetune"], 14, frame["size"], cmap="cividis", zorder=2)
@@ -209,7 +223,8 @@ def fidelity(frame, property_name="utility"):
     axes.plot(span, span, color=GREY, linestyle=":", zorder=1)
     axes.annotate("equal", span[1:] * 2, xytext=(2, 2), textcoords="offset points", color=GREY, annotation_clip=False)
     pearson, spearman = (both.corr(kind).iloc[0, 1] for kind in ("pearson", "spearman"))
-    text = f"Pearson r = {pearson:.2f}\nSpearman r = {spearman:.2f}\nn = {len(frame)} coalitions"
+    found = f"Pearson r = {pearson:.2f}\nSpearman r = {spearman:.2f}\n" if len(frame) > 2 else ""  # of 2 it is always 1 or -1
+    text = f"{found}n = {len(frame)} coalitions"
     axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top")
     name = spoken(property_name)
     axes.set(xlabel=f"{name}, retrained", ylabel=f"{name}, sparsely fine-tuned", aspect="equal")

@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from cdlib.errors import Missing
 from cdlib.shapley import TooFewCoalitions
+
+FEWEST, FEWEST_OF_INTERVAL = 3, 5  # test coalitions: 2 are always in order or reversed; 4 are, by chance, once in 12
+COLUMNS = "method property alpha lds_percent low high interval ceiling_percent n_coalitions".split()
+CURVE = "n_coalitions lds_percent low high interval ceiling_percent".split()
 
 
 def predict(members, values):
@@ -35,6 +40,13 @@ def spearman(a, b):
     return np.where(spread > 0, (a * b).sum(-1) / np.where(spread > 0, spread, 1), 0.0)
 
 
+def enough(members, targets):
+    """The test coalitions and targets, as they are given. Raises Missing when they are too few to be ranked."""
+    if len(members) < FEWEST:
+        raise Missing(f"{len(members)} test coalitions are measured, and at least {FEWEST} can be ranked")
+    return members, targets
+
+
 def lds(members, targets, values):
     """Linear datamodeling score in percent, mean over seeds (eq. 10).
 
@@ -50,13 +62,16 @@ def lds(members, targets, values):
 def interval_subsets(members, targets, values, *, resamples=1000, seed=0, level=0.95):
     """Interval of the LDS for other test coalitions: percentiles of a bootstrap over these, all seeds of one together.
 
-    Returns (low, high), percent.
+    Returns (low, high), percent; NaN with fewer than 5 coalitions, and when all that are there are in perfect order: then
+    resamples say nothing of others.
     """
+    if len(targets) < FEWEST_OF_INTERVAL:
+        return np.nan, np.nan
     targets, prediction = np.asarray(targets, float), predict(members, values)
     drawn = np.random.default_rng(seed).integers(len(targets), size=(resamples, len(targets)))
     scores = 100 * spearman(prediction[drawn][:, None], targets[drawn].swapaxes(1, 2)).mean(1)
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high or low == 0 else (np.nan, np.nan)
 
 
 def interval_seeds(members, targets, values, *, level=0.95):
@@ -104,20 +119,31 @@ def judge(attributions, contributors, members, targets, *, property, alpha):
     targets       float [B, S]   as in `lds`
 
     Returns DataFrame: method, property, alpha, lds_percent, low, high, interval, ceiling_percent, n_coalitions; a row
-    for each interval ("subsets"; with more than one seed also "seeds" and "paper").
-    Raises ValueError when a method has no value for a contributor.
+    for each interval ("subsets"; with more than one seed also "seeds" and "paper"). The LDS is NaN of a method whose credit
+    for a contributor is not known (NaN): it predicts no coalition with them, and others than all methods would be judged by.
+    Raises ValueError when a method has no row for a contributor.
     """
     rows = attributions[attributions["property"] == property]
     table = rows.pivot(index="contributor", columns="method", values="value").reindex(contributors)
-    if table.isna().any(axis=None):
-        lacking = table.columns[table.isna().any()]
+    lacking = [m for m, given in rows.groupby("method")["contributor"] if not set(contributors) <= set(given)]
+    if lacking:
         raise ValueError(f"{', '.join(lacking)}: no value of {property} for some contributors")
     head = {"property": property, "alpha": alpha}
-    return pd.DataFrame(
+    found = [
         {"method": method, **head, **row, "n_coalitions": len(members)}
         for method in rows["method"].unique()
         for row in _rows(members, targets, table[method].to_numpy())
-    )
+    ]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def judge_all(attributions, contributors, tests, *, property):
+    """`judge` at every alpha: the rows of lds.csv, none without tests.
+
+    tests    {alpha: (members, targets)}
+    """
+    judged = [judge(attributions, contributors, *test, property=property, alpha=alpha) for alpha, test in tests.items()]
+    return pd.concat(judged, ignore_index=True) if judged else pd.DataFrame(columns=COLUMNS)
 
 
 def curve(estimate, members, utility, sizes, test_members, targets):
@@ -138,7 +164,7 @@ def curve(estimate, members, utility, sizes, test_members, targets):
         except TooFewCoalitions:
             continue
         rows += [{"n_coalitions": size, **row} for row in _rows(test_members, targets, values)]
-    return pd.DataFrame(rows, columns=["n_coalitions", "lds_percent", "low", "high", "interval", "ceiling_percent"])
+    return pd.DataFrame(rows, columns=CURVE)
 
 
 def curves(measured, estimators, tests, *, property, step=20):
@@ -155,8 +181,9 @@ def curves(measured, estimators, tests, *, property, step=20):
         sizes = sorted({*range(step, len(members), step), len(members)})
         frame = curve(estimators[name], members, utility, sizes, *test)
         head = {"procedure": procedure, "estimator": name, "property": property, "alpha": alpha}
-        frames.append(frame.assign(**head)[[*head, *frame.columns]])
-    return pd.concat(frames, ignore_index=True)
+        frames += [frame.assign(**head)[[*head, *CURVE]]] if len(frame) else []
+    head = ["procedure", "estimator", "property", "alpha"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*head, *CURVE])
 
 
 def _by_seed(members, targets, values):
@@ -165,7 +192,8 @@ def _by_seed(members, targets, values):
 
 def _rows(members, targets, values):
     kinds = {"subsets": interval_subsets, "seeds": interval_seeds, "paper": interval_paper}
-    score, top = lds(members, targets, values), ceiling(targets)
+    known, top = np.isfinite(values).all(), ceiling(targets)
+    score = lds(members, targets, values) if known else np.nan
     for kind in kinds if np.shape(targets)[1] > 1 else ["subsets"]:
-        low, high = kinds[kind](members, targets, values)
+        low, high = kinds[kind](members, targets, values) if known else (np.nan, np.nan)
         yield {"lds_percent": score, "low": low, "high": high, "interval": kind, "ceiling_percent": top}

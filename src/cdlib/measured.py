@@ -120,6 +120,12 @@ class Measured:
         record = self.read(key)
         return record is not None and record["status"] == "measured" and set(arrays) <= self.arrays(key).keys()
 
+    def intact(self, key: str, arrays=()) -> bool:
+        """As `complete`; False where what is kept is not what was written, and it stays where it is."""
+        with contextlib.suppress(Refused):
+            return self.complete(key, arrays)
+        return False
+
     def ready(self, key: str, arrays=()) -> bool:
         """As `complete`; what is not what was written is set aside instead, with a warning that names it.
 

@@ -1,7 +1,8 @@
 """Which tables and figures of the paper each kind of run gives, under the paper's own numbers, and what makes them.
 
 A maker is a function of a run (store.Run): it reads tidy files and example images, and returns a `tables.Table` or a
-`style.Drawing`, or None when this run has nothing to show there.
+`style.Drawing`, or None when this run has nothing to show there. One that lacks what it takes raises Missing, or returns
+a drawing that says so: it is left out and named.
 """
 
 import re
@@ -10,6 +11,7 @@ from functools import partial
 import pandas as pd
 
 from cdlib import analysis, contributors, examples, families, figures, paths, pictures, plan, reported, schematic, tables
+from cdlib.errors import Missing
 from cdlib.style import Drawing, spoken
 from cdlib.tables import Table
 from cdlib.writing import write_bytes
@@ -26,7 +28,7 @@ def _about(run):
     """What a caption says of every LDS: the property, and how often was retrained."""
     p = run.params
     images = f"{spoken(p['property'])} of {p['n_images']:,} generated images"
-    return f"Run {run.name}: {images}; retrained with {p['n_lds_seeds']} seeds."
+    return f"Run {run.title}: {images}; retrained with {'up to ' if run.so_far else ''}{p['n_lds_seeds']} seeds."
 
 
 def _lds_at_half(run):
@@ -34,7 +36,7 @@ def _lds_at_half(run):
 
 
 def _runtime(run):
-    return Table(tables.table_2(run.table("runtime")), f"Runtime for one coalition. Run {run.name}.")
+    return Table(tables.table_2(run.table("runtime")), f"Runtime for one coalition. Run {run.title}.")
 
 
 def _lds_by_alpha(run):
@@ -53,7 +55,7 @@ def _of_all_coalitions(run):
 
 def _unlearning(run):
     found = _optional(run, "unlearning")
-    caption = f"FID by {run.params['fid_embedding']} between images of unlearned and retrained models. Run {run.name}."
+    caption = f"FID by {run.params['fid_embedding']} between images of unlearned and retrained models. Run {run.title}."
     return None if found.empty else Table(tables.table_9(found), caption)
 
 
@@ -65,7 +67,12 @@ def _framework(run):
 
 
 def _budget(run, alpha=None):
-    return figures.budget(run.table("lds_by_coalitions"), run.table("runtime"), alpha, run.params["n_subsets"])
+    return figures.budget(run.table("lds_by_coalitions"), run.table("runtime"), alpha, _n_tests(run))
+
+
+def _n_tests(run):
+    """Test coalitions for each alpha, where all have those that were asked for; else None."""
+    return n if set(run.table("lds")["n_coalitions"]) == {n := run.params["n_subsets"]} else None
 
 
 def _counterfactual(run):
@@ -88,6 +95,7 @@ def _top_contributors_and_pairs(run):
     headings = {remove: f"Without the top {_percent(run, 'remove')} %", examples.FULL: "All"}
     headings |= {keep: f"Only the top {_percent(run, 'keep')} %"}
     chosen = sides[sides["title"].isin(headings) & (sides["place"] < 2)]
+    headings = {name: heading for name, heading in headings.items() if name in set(chosen["title"])}
     shown = _images(run)
     return pictures.top_and_pairs(_ours(run), _given(run, shown), shown, chosen, headings, run.params["quantile"])
 
@@ -103,14 +111,21 @@ def _pairs(run, places):
     """Two images above and two below the quantile, for each compared method."""
     sides, change = run.table("pairs"), next(iter(plan.changes(run.params)))
     headings = {examples.title(method, change): method for method in run.params["compared"]}
+    if sides.empty:
+        return None
     chosen = sides[sides["title"].isin(headings) & sides["place"].isin(places)]
+    headings = {title: method for title, method in headings.items() if title in set(chosen["title"])}
+    if not headings:
+        raise Missing("no model without the top contributors is measured")
     words = f"Retrained without the top {_percent(run, 'remove')} % by each method. "
-    return None if chosen.empty else pictures.pairs_of(_images(run), chosen, headings, run.params["quantile"], words)
+    return pictures.pairs_of(_images(run), chosen, headings, run.params["quantile"], words)
 
 
 def _unlearned(run):
     shown = _images(run)
     samples = {name: shown[f"unlearning/{name}"] for name in UNLEARNING if f"unlearning/{name}" in shown}
+    if not samples and run.params["n_unlearn"]:
+        raise Missing("no coalition is measured by every procedure")
     return pictures.unlearned(samples) if samples else None
 
 
@@ -139,7 +154,7 @@ OWN = {
     "credit": _credit,
     "fidelity": lambda run: figures.fidelity(run.table("fidelity"), run.params["property"]),
     "lds": lambda run: figures.methods_by_lds(run.table("lds")),
-    "lds_by_coalitions": lambda run: figures.by_coalitions(run.table("lds_by_coalitions"), run.params["n_subsets"]),
+    "lds_by_coalitions": lambda run: figures.by_coalitions(run.table("lds_by_coalitions"), _n_tests(run)),
 }
 UNLEARNED = {"table_9": _unlearning, "figure_11": _unlearned}
 # Family of the run's model -> name of the file -> maker.
@@ -164,8 +179,17 @@ def family(model):
 def make(run):
     """Every table and figure of a run: {name of its files: Table or Drawing}, tables first, by number."""
     makers = MAKERS[family(run.params["model"])]
-    made = {name: makers[name](run) for name in sorted(makers, key=_order)}
+    made = run.possible({name: partial(_made, makers[name]) for name in sorted(makers, key=_order)}, run)
     return {name: _compared(run, name, thing) for name, thing in made.items() if thing is not None}
+
+
+def _made(maker, run):
+    """What a maker returns. Raises Missing when there is nothing in it."""
+    thing = maker(run)
+    why = "nothing of it is measured" if isinstance(thing, Table) and thing.frame.empty else getattr(thing, "missing", "")
+    if why:
+        raise Missing(why)
+    return thing
 
 
 def write(run, made):
@@ -196,13 +220,14 @@ def write(run, made):
     return pd.DataFrame({"file": list(made), "shows": kinds})
 
 
-def all_runs():
+def all_runs(written=True):
     """Table 1 over the finished runs that have left one in figures/: a `tables.Table`, or None when none has.
 
-    Writes figures/table_1.csv, .md, .tex and figures/paper/reported.csv.
+    written    whether to write figures/table_1.csv, .md, .tex and figures/paper/reported.csv
     """
     folder = paths.figures("paper").parent
-    write_bytes(folder / "paper" / "reported.csv", reported.FILE.read_bytes())
+    if written:
+        write_bytes(folder / "paper" / "reported.csv", reported.FILE.read_bytes())
     found = {name: folder / name / "table_1.csv" for name in RUNS if (folder / name / "table_1.csv").is_file()}
     if not found:
         return None
@@ -210,7 +235,8 @@ def all_runs():
     table = Table(tables.joined({name: pd.read_csv(path) for name, path in found.items()}), caption)
     rows = reported.read()
     context = f"The paper reports, on its own data sets and models{PLUS_MINUS}:"
-    tables.write(table.frame, folder, "table_1", table.caption, (context, reported.readable(rows[rows["table"] == "1"])))
+    if written:
+        tables.write(table.frame, folder, "table_1", table.caption, (context, reported.readable(rows[rows["table"] == "1"])))
     return table
 
 
@@ -240,6 +266,8 @@ def _words(rows):
 
 def _ours(run):
     found = run.table("attributions")
+    if not (found["method"] == plan.OURS).any():
+        raise Missing(f"{plan.OURS} has no credits")
     return found[found["method"] == plan.OURS]
 
 

@@ -21,7 +21,7 @@ Schedule = Literal["constant", "cosine", "one_cycle"]
 
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
 EXECUTION = ("name", "executor", "workers", "ray_address", "gpus_per_coalition", "device", "sample_batch")
-EXECUTION += ("checkpoint_minutes", "keep_models")
+EXECUTION += ("checkpoint_minutes", "keep_models", "so_far")
 
 
 class Params(BaseModel):
@@ -36,6 +36,7 @@ class Params(BaseModel):
     gpus_per_coalition: Annotated[float, Field(ge=0.01)]
     checkpoint_minutes: Annotated[float, Field(ge=0)]
     keep_models: Literal["none", "last", "all"]
+    so_far: bool
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     dataset: Literal["digits", "faces", "painters", "cifar20", "celeba_hq", "artbench"]
     data: str

@@ -6,6 +6,8 @@ k  images        H, W  pixels        an array of images is uint8 [k, H, W] or [k
 import numpy as np
 import pandas as pd
 
+from cdlib.errors import Missing
+
 from .style import PROCEDURES, WIDTH_IN, Drawing, broken, spoken, styled, unit
 
 
@@ -105,6 +107,8 @@ def by_fraction(samples, models, property_name="utility", k=18):
     models    rows of generated.csv: the full model, and those without the top contributors
     """
     full, without = models[models["change"] == "none"].iloc[0], models[models["change"].str.startswith("remove_top")]
+    if without.empty:
+        raise Missing("no model without the top contributors is measured")
     methods = list(dict.fromkeys(without["method"]))
     changes = sorted(without["change"].unique(), key=_percent)
     strip, block = (mosaic(samples[full["title"]][:k], columns) for columns in (k, 6))
@@ -116,10 +120,12 @@ def by_fraction(samples, models, property_name="utility", k=18):
     axes.set_title(f"{full['title']}:  {spoken(property_name)} {_number(full['value'])}")
     for i, change in enumerate(changes):
         for j, method in enumerate(methods):
-            model = without[(without["change"] == change) & (without["method"] == method)].iloc[0]
-            axes = bare(figure.add_subplot(grid[1 + i, j]), mosaic(samples[model["title"]][:k], 6))
+            model = without[(without["change"] == change) & (without["method"] == method)]
+            there = [mosaic(samples[title][:k], 6) for title in model["title"]] or [np.full_like(block, 255)]
+            axes = bare(figure.add_subplot(grid[1 + i, j]), there[0])
             titles = [] if i else [broken(method, width_in, 7.5)]
-            score = broken(f"{spoken(property_name)} {_number(model['value'])}", width_in, 7.5)
+            words = [f"{spoken(property_name)} {_number(value)}" for value in model["value"]] or ["not measured"]
+            score = broken(words[0], width_in, 7.5)
             axes.set_title("\n".join([*titles, score]), fontsize=7.5)
             if j == 0:
                 axes.set_ylabel(f"without the\ntop {_percent(change)} %", fontsize=7.5)

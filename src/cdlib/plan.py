@@ -26,6 +26,7 @@ class Wanted:
     seeds        int [M]: of initial weights (retrain) and of the training's randomness
     estimator    of the credits that these coalitions give (attributions.ESTIMATORS); empty when they give none
     keeps        features (params.EMBEDDINGS) of all images, which are kept with each; they are no part of its key
+    counted      whether these are told when some are missing; not those that other purposes count
     """
 
     purpose: str
@@ -34,6 +35,7 @@ class Wanted:
     seeds: np.ndarray
     estimator: str = ""
     keeps: tuple[str, ...] = ()
+    counted: bool = True
 
     def __len__(self) -> int:
         return len(self.members)
@@ -106,7 +108,10 @@ def changes(params: dict) -> dict[str, tuple]:
 
 
 def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, str], Wanted]:
-    """Notebook 07: without the top contributors of each method, and with only them; (method, change) -> coalitions."""
+    """Notebook 07: without the top contributors of each method, and with only them; (method, change) -> coalitions.
+
+    None of a method that has no credits here, or not of all contributors: who its top contributors are is not known.
+    """
     return _changed(params, attributions, changes(params), params["n_counterfactual_seeds"])
 
 
@@ -124,13 +129,11 @@ def shown(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, str], Wan
 
 def _changed(params: dict, attributions: pd.DataFrame, how: dict[str, tuple], n_seeds: int) -> dict[tuple[str, str], Wanted]:
     found = attributions[attributions.property == params["property"]]
+    credits = {m: found[found.method == m].sort_values("contributor").value.to_numpy() for m in params["compared"]}
     return {
-        (method, change): _crossed(
-            f"{method}, {change}",
-            choose(found[found.method == method].sort_values("contributor").value.to_numpy(), fraction),
-            range(n_seeds),
-        )
-        for method in params["compared"]
+        (method, change): _crossed(f"{method}, {change}", choose(values, fraction), range(n_seeds))
+        for method, values in credits.items()
+        if len(values) and np.isfinite(values).all()
         for change, (choose, fraction) in how.items()
     }
 
@@ -153,10 +156,10 @@ def unlearning(params: dict) -> dict[str, Wanted]:
 
 
 def together(purpose: str, several) -> Wanted:
-    """Coalitions of one procedure as one, so that all workers are busy."""
-    several = list(several)
+    """Coalitions of one procedure, none or more, as one, so that all workers are busy."""
+    several = list(several) or [Wanted(purpose, "retrain", np.zeros((0, 0), bool), np.zeros(0, int))]
     members, seeds = (np.concatenate([getattr(w, name) for w in several]) for name in ("members", "seeds"))
-    return Wanted(purpose, several[0].procedure, members, seeds)
+    return Wanted(purpose, several[0].procedure, members, seeds, counted=False)
 
 
 def n_planned(params: dict) -> pd.Series:

@@ -23,12 +23,12 @@ def about(run: store.Run, asked: list | None, workers: int) -> dict:
     asked      (plan.Wanted, its records in the store) of all coalitions that the parameters ask for; None when that is not known
     workers    how many coalitions are measured at once
     """
-    states, books = done.states(run.folder), notebooks(run)
+    states, books = done.states(run.results), notebooks(run)
     used = run.params | {name: value for s in states.values() for name, value in s["params"].items()}
     coalitions, wanted = measured(run), [_count(w, records) for w, records in asked or []]
     failed = [_failure(r) for _, records in asked or [] for r in records if r["status"] == "failed"]
     return {
-        "name": run.name,
+        "name": run.title,
         "notebooks": books,
         "changed": {n: v for n, v in used.items() if v != run.params[n]},  # the file has other values than the run used
         "parameters": parameters(used),
@@ -40,6 +40,7 @@ def about(run: store.Run, asked: list | None, workers: int) -> dict:
         "asked": wanted if asked is not None else None,
         "missing": sum(w["missing"] for w in wanted),
         "failed": list({f["key"]: f for f in failed}.values()),
+        "left_out": {what: why for s in states.values() for what, why in s.get("left_out", {}).items()},
         "energy": energy(run.folder, coalitions, workers),
     }
 
@@ -48,7 +49,7 @@ def notebooks(run: store.Run) -> list[dict]:
     """Each notebook: name, state (`done`, or why it is not), seconds, machine and revision (empty when it has not finished)."""
     found = []
     for path in paths.notebooks():
-        left = done.state(run.folder, path.stem) or {}
+        left = done.state(run.results, path.stem) or {}
         state = done.why_not(path.stem, run.params) or "done"
         if not left and (why := error(run.path(f"notebooks/{path.name}"))):
             state = f"failed: {why}"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -27,13 +28,19 @@ def _which(only: str | None, start: str | None) -> list[Path]:
     return [p for p in paths.notebooks() if (not only or p.stem[:2] == only[:2]) and (not start or p.stem[:2] >= start[:2])]
 
 
-def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None):
+def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None, so_far: bool = False):
     """Run the notebooks that are not done with these parameters, in their order; `--only` and `--from` run anew.
+
+    so_far    run those that estimate, judge and show on what is measured by now (`_so_far`)
 
     Raises Refused when a notebook refuses its input, and RuntimeError when one fails.
     """
-    values = load(file, changes)
+    values = load(file, {**(changes or {}), **({"so_far": True} if so_far else {})})
     began = time.monotonic()
+    if values["so_far"]:
+        if only or start:
+            raise Refused("--so-far runs notebooks 04 to 08, and always anew: leave out --only and --from")
+        return _so_far(file, values | {"executor": "serial"})  # which starts no workers
     chosen = _which(only, start)
     folders = paths.runs() / values["name"], paths.figures(values["name"])
     for folder in folders:
@@ -57,6 +64,31 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
     writing.sweep(*folders)
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
+
+
+def _so_far(file: Path, values: dict):
+    """Notebooks 04 to 08 on what is measured by now, always anew, into runs/<name>/so_far; tells what is missing.
+
+    Only reads what the run itself has, which may be at work meanwhile.
+    Raises Refused when a notebook that the others start from has not finished.
+    """
+    for path in [p for p in paths.notebooks() if done.own(p.stem)]:
+        if why := done.unusable(path.stem, values):
+            raise Refused(f"{file}: {path.stem} {why}; nothing can be said so far; first: cdlib run {file}")
+    folder, chosen = done.place(values), [p for p in paths.notebooks() if not done.own(p.stem)]
+    writing.check(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    with _Kernels(chosen, values) as kernels, writing.unwritable(folder):
+        for path in chosen:
+            _execute(path, values, kernels.take(path))
+    states = [done.state(folder, path.stem) for path in chosen]
+    rows = {(r["purpose"], r["procedure"]): r for s in states for r in s["missing"]}
+    say(f"\n{sum(r['missing'] for r in rows.values())} coalitions are missing")
+    for r in rows.values():
+        say(f"{r['purpose'][:42]:42s} {r['procedure']:20s} {r['missing']:6d} of {r['wanted']}")
+    for what, why in {what: why for s in states for what, why in s["left_out"].items()}.items():
+        say(f"left out: {what}: {why}")
+    say(f"\nso far: tables in {folder}, figures in {folder / 'figures'}; on one page: cdlib report {file} --so-far")
 
 
 class _Kernels:
@@ -92,7 +124,7 @@ class _Kernels:
 
 def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
     """Run one notebook in a kernel that has started, and end it; into runs/<name>/notebooks, telling its progress."""
-    folder = paths.runs() / values["name"]
+    folder = done.place(values)
     output = folder / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
     (folder / "progress.json").unlink(missing_ok=True)
@@ -111,7 +143,7 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
                 km=kernel,
             )
     except papermill.PapermillExecutionError as error:
-        if error.ename in ("Refused", "Unwritable", "TooFewCoalitions"):
+        if error.ename in ("Refused", "Unwritable", "Missing", "TooFewCoalitions"):
             raise Refused(error.evalue) from None
         number = re.match(r"\[Errno (\d+)\]", error.evalue)
         if number and int(number[1]) in writing.FULL + writing.FORBIDDEN:
@@ -122,8 +154,12 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
     finally:
         run_sync(kernel.shutdown_kernel)(now=True)
     say(f"{path.stem}: finished in {progress.duration(time.monotonic() - began)}")
+    if values["so_far"]:
+        return  # which tells all that is missing, once
     if why := done.why_not(path.stem, values):
         say(f"{path.stem}: {why}; the notebook names them, and running again tries them again")
+    for what, why in (done.state(folder, path.stem) or {}).get("left_out", {}).items():
+        say(f"{path.stem}: left out: {what}: {why}")
 
 
 def _failed(path: Path, why: str, output: Path) -> RuntimeError:

@@ -6,6 +6,8 @@ N  contributors        k  images        H, W  pixels        places are in inches
 import numpy as np
 from matplotlib.patches import FancyBboxPatch
 
+from cdlib.errors import Missing
+
 from .pictures import mosaic
 from .style import GREY, WIDTH_IN, Drawing, colour, spoken, styled
 
@@ -23,6 +25,8 @@ def framework(credits, frame, examples, samples):
     examples   {contributor: uint8 [k, H, W] or [k, H, W, 3]}
     samples    {"full" or members as in framework.csv: the same}: generated images
     """
+    if not (frame["stage"] == "coalition").any():
+        raise Missing("no coalition is measured")
     property_name = credits["property"].iloc[0]
     figure = Drawing(frame, HEIGHT_IN)
     figure.set_layout_engine("none")  # everything has its place

@@ -11,13 +11,13 @@ import numpy as np
 from scipy import stats
 
 from cdlib import coalitions
-from cdlib.errors import Refused
+from cdlib.errors import Missing
 
 RIDGES = np.geomspace(1e-8, 2, 40)  # stronger ones shrink so much that no interval around what is left would cover
 FOLDS = 10
 
 
-class TooFewCoalitions(Refused):
+class TooFewCoalitions(Missing):
     """The rows cannot tell the contributors apart."""
 
 
@@ -80,7 +80,8 @@ def shapley(members, utility, empty, full, *, weights=None, ridge="cv", controls
                                   how the property grows with the amount of data, and move no Shapley value
 
     Returns float [N], which sums to full - empty. With ridge=0, controls=0 and no weights it is `paper`.
-    Raises TooFewCoalitions (a ValueError) when ridge is 0 and the rows cannot tell the contributors apart.
+    Raises TooFewCoalitions (a ValueError) when ridge is 0 and the rows cannot tell the contributors apart, or when the size
+    controls leave nothing of them.
     """
     n = np.shape(members)[1]
     weights = _given(weights, members)
@@ -99,7 +100,8 @@ def ridge_strength(members, utility, empty, full, *, weights=None, controls=4):
     are fitted without them: otherwise a few rows would predict those left out perfectly.
 
     Returns float.
-    Raises TooFewCoalitions (a ValueError) when there are not two independent coalitions.
+    Raises TooFewCoalitions (a ValueError) when there are not two independent coalitions, or with one part of them left out
+    the size controls leave nothing of the others.
     """
     weights = _given(weights, members)
     cluster = coalitions.clusters(members)
@@ -127,8 +129,10 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
 
     Complements and repeats of a coalition are resampled together, by random weights of mean 1 (no resample loses
     rank), with the ridge chosen once, on all rows. With C independent coalitions and d degrees of freedom fitted, the
-    variance is enlarged by C / (C - d), and t has C - d. What the ridge may have shrunk away is added to the variance,
-    taking the true differences to be as large as this strength is best for: shrunk values alone look too certain.
+    variance is enlarged by C / (C - d), and t has C - d. Of the size controls half count in d where every coalition has its
+    complement, for the odd ones alone tell these apart, and all where one lacks it. What the ridge may have shrunk away is
+    added to the variance, taking the true differences to be as large as this strength is best for: shrunk values alone look
+    too certain.
 
     Returns Credit, with NaN for all but the value and the ridge when C - d < 1: too few rows to judge their own noise.
     Raises TooFewCoalitions as `shapley`.
@@ -142,7 +146,7 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
     value = shapley(*problem, weights=weights, ridge=ridge, controls=controls)
     n, n_clusters = len(value), cluster.max() + 1
     kept, shrunk_away = _shrinkage(*_free(*problem, weights, controls), weights, ridge)
-    spare = n_clusters - np.trace(kept) - controls // 2  # odd ones tell a coalition from its complement
+    spare = n_clusters - np.trace(kept) - (controls // 2 if _in_pairs(members) else controls)
     if spare < 1:
         unknown = np.full(n, np.nan)
         return Credit(value, unknown, unknown, unknown, ridge)
@@ -158,6 +162,11 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
     stderr = np.sqrt(np.diag(covariance))
     reach = stats.t.ppf((1 + level) / 2, spare) * stderr
     return Credit(value, stderr, value - reach, value + reach, ridge, covariance, float(spare))
+
+
+def _in_pairs(members):
+    rows = {bytes(row) for row in np.asarray(members, bool)}
+    return all(bytes(~row) in rows for row in np.asarray(members, bool))
 
 
 def _given(weights, members):
@@ -176,7 +185,10 @@ def _free(members, utility, empty, full, weights, controls):
     if controls:
         h = u * (1 - u) * (2 * u - 1) ** np.arange(controls)
         root = np.sqrt(weights)[:, None]
+        before = np.linalg.norm(root * columns[:, :-1])
         columns = columns - h @ np.linalg.lstsq(root * h, root * columns, rcond=1e-10)[0]
+        if np.linalg.norm(root * columns[:, :-1]) <= 1e-6 * before:  # what is left is rounding
+            raise TooFewCoalitions(f"{(weights > 0).sum()} coalitions are no more than {controls} size controls take up")
     return columns[:, :-1], columns[:, -1]
 
 
@@ -221,7 +233,7 @@ def _mean_again(replicates, rng):
 
 
 def _require_rank(x):
-    missing = x.shape[1] - 1 - np.linalg.matrix_rank(x)
+    missing = x.shape[1] - 1 - (np.linalg.matrix_rank(x) if len(x) else 0)
     if missing > 0:
         raise TooFewCoalitions(
             f"{len(x)} coalitions cannot tell {x.shape[1]} contributors apart: "

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from cdlib import executors, families, machine, measured, stages, store, writing
-from cdlib.errors import Refused
+from cdlib.errors import Missing, Refused
 from cdlib.progress import Progress
 
 VERSION = 1  # of what features are
@@ -40,7 +40,8 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
     An image's noise at a timestep is its own, by image id (of copies: of the first of them), or, with `gradient_noise: shared`,
     that of the timestep. The paper has "one instance of noise" at each timestep, which can mean either.
 
-    Raises Refused when the full model is missing, RuntimeError when a part cannot be computed.
+    Raises Refused when the full model is missing, RuntimeError when a part cannot be computed, and with `so_far`, which computes
+    none, Missing when not all are there.
     Source: section 4.3, "gradients are computed using the original model"; appendix C.
     """
     of, loss = WHAT[what]
@@ -60,9 +61,11 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
         ids = first_of_equal(stages.dataset(p).images[ids], ids)
     else:
         ids = np.arange(len(run.measured.arrays(key)["images"]))
-    folder = run.path("gradients") / f"{what.replace(', ', '_')}-{measured.digest(measured.canonical(settings))[:12]}"
+    folder = run.folder / "gradients" / f"{what.replace(', ', '_')}-{measured.digest(measured.canonical(settings))[:12]}"
 
     def compute(parts):
+        if run.so_far:
+            raise Missing(f"gradients of {sum(map(len, parts))} of {len(np.unique(ids))} {of} images are not computed")
         progress = Progress(f"gradients: {what}, parts of {AT_ONCE} images", len(parts), run.path("progress.json"))
         asked = {"params": p | {"device": machine.device(p["device"])}, "folder": folder.name, "settings": settings}
         path = executors.common(run.folder, asked)
@@ -72,7 +75,7 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
                 raise RuntimeError(f"gradients, {what}, of images {task[-1][0]} to {task[-1][-1]}: {error.strip()}")
             progress.step()
 
-    return kept(folder, settings, ids, compute)
+    return kept(folder, settings, ids, compute, only_look=run.so_far)
 
 
 def compute_one(task: tuple):
@@ -121,18 +124,20 @@ def first_of_equal(images, ids) -> np.ndarray:
     return np.array([first[content] for content in contents], np.int64)
 
 
-def kept(folder: Path, settings: dict, ids, compute: Callable) -> np.ndarray:
+def kept(folder: Path, settings: dict, ids, compute: Callable, only_look: bool = False) -> np.ndarray:
     """Features of images, of which those not yet in the folder are computed first.
 
     settings    plain JSON values: all that decides the features
     ids         int [n]; what has one id is computed once
     compute     called with parts, int [<= AT_ONCE] each, of the images that are missing; must `write` those of each
+    only_look   leave the folder as it is, for another may be at work in it
 
     Returns float32 [n, k], in the order of the ids. Raises Refused when the folder holds features of other settings.
     """
     folder, ids = Path(folder), np.asarray(ids, np.int64)
-    _same(folder / "settings.json", json.loads(measured.canonical(settings)))
-    rows = _rows(folder)
+    if not only_look:
+        _same(folder / "settings.json", json.loads(measured.canonical(settings)))
+    rows = _rows(folder, only_look)
     missing = np.array([i for i in np.unique(ids) if i not in rows], np.int64)
     if len(missing):
         compute([missing[i : i + AT_ONCE] for i in range(0, len(missing), AT_ONCE)])
@@ -153,8 +158,8 @@ def _seal(part: dict) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(part["ids"].tobytes() + part["features"].tobytes()).digest(), np.uint8)
 
 
-def _rows(folder: Path) -> dict:
-    """Feature by image id, of all whole parts in a folder; one that is not what was written is set aside."""
+def _rows(folder: Path, only_look: bool = False) -> dict:
+    """Feature by image id, of all whole parts in a folder; one that is not what was written is set aside, or only skipped."""
     rows = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -163,7 +168,8 @@ def _rows(folder: Path) -> dict:
                 raise SafetensorError("other values")
             rows |= zip(part["ids"].tolist(), part["features"], strict=True)
         except (SafetensorError, KeyError):
-            writing.set_aside(folder / "aside", "not what was written", path)
+            if not only_look:
+                writing.set_aside(folder / "aside", "not what was written", path)
     return rows
 
 

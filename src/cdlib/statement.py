@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy import stats
 
 from cdlib import attributions, contributors, plan, ranks, shares, terms
-from cdlib.errors import Refused
+from cdlib.errors import Missing, Refused
 from cdlib.measured import write_bytes
 from cdlib.terms import LEVEL
 
@@ -61,7 +61,7 @@ def make(run, method=plan.OURS, confidence=LEVEL, pot=0, property=""):
         raise Refused(f"confidence {confidence:g}: must lie in 0.5 to 0.999")
     found = run.table("attributions")
     if method not in set(found["method"]):
-        raise Refused(f"{method}: run {run.name} has no such method, but {', '.join(found['method'].unique())}")
+        raise Missing(f"{method}: run {run.name} has no such method, but {', '.join(found['method'].unique())}")
     stated = list(found.loc[found["method"] == method, "property"].unique())
     if property and property not in stated:
         raise Refused(f"{property}: {method} credits {', '.join(stated)}")
@@ -74,7 +74,7 @@ def make(run, method=plan.OURS, confidence=LEVEL, pot=0, property=""):
     for place, (column, values) in enumerate(head.items()):
         frame.insert(place, column, values)
     values = {
-        "name": run.name,
+        "name": run.title,
         "n": run.table("contributors")["contributor"].nunique(),
         "sections": sections,
         "how": terms.how(run, method),
@@ -91,7 +91,7 @@ def _section(run, found, method, property, confidence, pot):
     filed = filed.reindex(contributors.labels(table))
     credit = filed["value"].to_numpy()
     if np.isnan(credit).any():
-        raise Refused(f"{method}: no credit for some contributors")
+        raise Missing(f"{method}: no credit for some contributors")
     estimate = attributions.again(run.params, run.table("measured"), found, method, property)
     known = estimate is not None and estimate.covariance is not None
     sure = ranks.above(credit, estimate.covariance, estimate.freedom, confidence) if known else None

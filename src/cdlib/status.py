@@ -68,12 +68,15 @@ def _records(here: store.Run, wanted: plan.Wanted, damaged: dict | None = None) 
     return [r for r in found if r]
 
 
-def report(file: Path, changes: dict | None = None):
-    """Write the report of a run, as far as it is: one page with all tables and figures; and the page of all runs."""
-    values = load(file, changes, without_data=True)
+def report(file: Path, changes: dict | None = None, so_far: bool = False):
+    """Write the report of a run, as far as it is: one page with all tables and figures; and the page of all runs.
+
+    so_far    that of the results that `cdlib run --so-far` has left
+    """
+    values = load(file, {**(changes or {}), **({"so_far": True} if so_far else {})}, without_data=True)
     here = store.Run("08_figures", values)
     if not any(here.path(p).is_dir() for p in ("done", "notebooks")):
-        raise Refused(f"{here.folder}: nothing has run yet; first: cdlib run {file}")
+        raise Refused(f"{here.results}: nothing has run yet; first: cdlib run {file}{' --so-far' if here.so_far else ''}")
     say(f"report: {_with_size(pages.report(here, file, _asked(here), executors.n_workers(values)))}")
     say(f"all runs: {_with_size(pages.index(paths.runs()))}")
 

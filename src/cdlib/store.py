@@ -5,19 +5,21 @@ runs/<name>/parts/<table>/<notebook>.csv   the rows of a shared table that a not
 runs/<name>/<table>.csv                    tidy tables
 runs/<name>/done/<notebook>.json           written last
 runs/<name>/aside/                         files that were found changed, and made again
+runs/<name>/so_far/                        tables, done-files and figures of what was measured by then (parameter `so_far`)
 """
 
 import os
 import platform
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from safetensors.numpy import load as load_arrays
 
 from cdlib import cells, done, params, paths, writing
-from cdlib.errors import Refused
+from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, versions, write_bytes
 
 
@@ -44,14 +46,20 @@ class Run:
 
     notebook    the notebook that works now, such as `04_shapley`
     params      all parameters, checked
+
+    With `so_far` the models, the measured coalitions and the gradients are those of the run, which are only read; what is
+    written goes to a folder of its own within the run's.
     """
 
     def __init__(self, notebook: str, values: dict):
         self.notebook, self.params, self.name = notebook, values, values["name"]
-        self.folder, self.figures = paths.runs() / self.name, paths.figures(self.name)
+        self.folder, self.results, self.so_far = paths.runs() / self.name, done.place(values), values["so_far"]
+        self.figures = self.results / "figures" if self.so_far else paths.figures(self.name)
+        self.title = f"{self.name}, so far" if self.so_far else self.name
         self.measured = Measured(self.folder / "measured")
         self.keys, self.failed, self.started = [], [], time.monotonic()
         self.files, self.below = [], []
+        self.asked, self.left_out, self.absent = {}, {}, []
 
     def __getitem__(self, name: str):
         return self.params[name]
@@ -59,10 +67,11 @@ class Run:
     def _repr_markdown_(self) -> str:
         names = cells.declared(paths.notebook(self.notebook))
         rows = "\n".join(f"| {n} | {self.params[n]} |" for n in names)
-        return f"Run **{self.name}**, notebook {self.notebook}\n\n| parameter | value |\n|---|---|\n{rows}"
+        return f"Run **{self.title}**, notebook {self.notebook}\n\n| parameter | value |\n|---|---|\n{rows}"
 
     def path(self, name: str) -> Path:
-        return self.folder / name
+        """Where a result of this run is, such as a table."""
+        return self.results / name
 
     def write(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Write a tidy table that this notebook owns: runs/<name>/<table>.csv."""
@@ -104,13 +113,47 @@ class Run:
     def _there(self, name: str) -> Path:
         if not self.path(name).is_file():
             raise Refused(f"{self.path(name)}: not there; `cdlib run` with this run's parameter file makes it")
-        done.check(self.folder, name, self.notebook)
+        done.check(self.results, name, self.notebook)
         return self.path(name)
 
     def use(self, keys: list, failed: list = ()):
         """Note that this notebook's results rest on these measured coalitions, and miss those that failed."""
         self.keys = list(dict.fromkeys([*self.keys, *keys]))
         self.failed = list(dict.fromkeys([*self.failed, *failed]))
+
+    def ask(self, purpose: str, procedure: str, wanted: int, measured: int):
+        """Note how many coalitions were wanted for a purpose, and how many of them are measured."""
+        self.asked[purpose, procedure] = (wanted, measured)
+
+    def lack(self, keys) -> set:
+        """Note coalitions that are missing so far; returns these and those that were when an earlier notebook looked.
+
+        What is measured meanwhile stays out until the next time, so that all notebooks rest on the same coalitions.
+        """
+        self.absent = sorted({*self.absent, *keys})
+        earlier = [s["absent"] for notebook, s in done.states(self.results).items() if notebook < self.notebook and "absent" in s]
+        return {*self.absent}.union(*earlier)
+
+    def leave_out(self, name: str, why: str):
+        """Note what this notebook does without, and why."""
+        self.left_out[str(name)] = why
+
+    def possible(self, functions: dict, *args, of: str = "") -> dict:
+        """{name: function(*args)}, without those for which too little is measured (Missing): they are left out and named.
+
+        of    what stands before a name in the words of `missing`
+        """
+        found = {}
+        for name, function in functions.items():
+            try:
+                found[name] = function(*args)
+            except Missing as error:
+                self.leave_out(f"{of}{name}", str(error))
+        return found
+
+    def missing(self) -> "Missed":
+        """What this notebook's results lack: coalitions that are not measured, and what was left out for want of them."""
+        return Missed(dict(self.asked), dict(self.left_out))
 
     def made(self, path: Path):
         """Note a file of the run's folder that this notebook has written."""
@@ -125,23 +168,26 @@ class Run:
         state = {
             "notebook": self.notebook,
             "inputs": done.inputs(self.notebook, self.params),
-            "upstream": done.upstream(self.folder, self.notebook),
+            "upstream": done.upstream(self.results, self.notebook),
             "params": {n: self.params[n] for n in done.names(self.notebook)},
             "keys": self.keys,
             "failed": self.failed,
+            "missing": self.missing().rows(),
+            "left_out": self.left_out,
+            "absent": self.absent,
             "seconds": round(time.monotonic() - self.started, 3),
             "versions": versions(),
             "revision": revision(),
             "machine": machine(),
         }
-        self._write_measured(done.states(self.folder) | {self.notebook: state})
+        self._write_measured(done.states(self.results) | {self.notebook: state})
         for table in self.path("parts").glob("*"):
             self._write_shared(table.name, self.table(table.name))
         for kind, files in {"files": self.files, "rests_on": self.below}.items():
-            state[kind] = {file: done.fingerprint(self.path(file)) for file in files}
-        writing.sweep(self.folder, self.figures)
-        done.write(self.folder, state)
-        files = sorted(p for p in self.folder.glob("*.csv"))
+            state[kind] = {file: done.fingerprint(self.folder / file) for file in files}
+        writing.sweep(self.results, self.figures)
+        done.write(self.results, state)
+        files = sorted(p for p in self.results.glob("*.csv"))
         return pd.DataFrame({"file": [p.name for p in files], "bytes": [p.stat().st_size for p in files]})
 
     def _write_measured(self, states: dict):
@@ -157,6 +203,44 @@ class Run:
             self._write_shared("measured", pd.DataFrame(rows))
 
 
+@dataclass(frozen=True)
+class Missed:
+    """What a notebook's results lack, which shows itself in words.
+
+    asked       {(purpose, procedure): (wanted, measured)}, coalitions
+    left_out    {what: why}
+    """
+
+    asked: dict
+    left_out: dict
+
+    def rows(self) -> list[dict]:
+        """purpose, procedure, wanted, measured, missing: of the purposes that lack coalitions."""
+        return [
+            {"purpose": purpose, "procedure": procedure, "wanted": n, "measured": found, "missing": n - found}
+            for (purpose, procedure), (n, found) in self.asked.items()
+            if found < n
+        ]
+
+    def _repr_markdown_(self) -> str:
+        rows = self.rows()
+        if not rows and not self.left_out:
+            return "Nothing is missing: every coalition that this notebook asks for is measured."
+        lines = [f"**Missing: {sum(r['missing'] for r in rows)} coalitions.** The results rest on those that are measured."]
+        if rows:
+            lines += ["", f"| {' | '.join(rows[0])} |", "|---|---|--:|--:|--:|"]
+            lines += ["| " + " | ".join(map(str, r.values())) + " |" for r in rows]
+        return "\n".join([*lines, "", *(f"- Left out: {what}: {why}" for what, why in self.left_out.items())])
+
+
+def _bring(folder: Path):
+    """Copy into a folder of results so far what those notebooks have left that work in the run itself (done.own)."""
+    for name in ["contributors.csv", *(f"done/{p.stem}.json" for p in paths.notebooks() if done.own(p.stem))]:
+        (folder / name).unlink(missing_ok=True)
+        if (folder.parent / name).is_file():
+            write_bytes(folder / name, (folder.parent / name).read_bytes())
+
+
 def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     """The run that a notebook works in, from its namespace (`globals()`): its parameters are checked here.
 
@@ -169,8 +253,9 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     """
     values, here = cells.given(namespace), f"notebooks/{notebook}.ipynb"
     checked = params.check(values, here, partly=True)
-    folder = paths.runs() / checked["name"]
-    known = {}
+    folder, known = done.place(checked), {}
+    if checked["so_far"]:
+        _bring(folder)
     for path in [p for p in paths.notebooks() if p.stem < notebook]:
         left = done.state(folder, path.stem)
         if left is None:

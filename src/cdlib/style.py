@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from cdlib.errors import Missing
 from cdlib.writing import write_bytes
 
 WIDTH_IN = 5.5  # text width of the paper
@@ -114,9 +115,11 @@ class Drawing(Figure):
     pyplot does not know it, so a cell that ends in it shows it once.
 
     caption   one sentence on what is to be seen, which `save` keeps within the pdf and the png
+    missing   why there is nothing to be seen; empty when there is
     """
 
     caption = ""
+    missing = ""
 
     @rc_context(RC)
     def __init__(self, frame, height_in, width_in=WIDTH_IN):
@@ -150,12 +153,18 @@ def styled(draw):
     """Makes a function that draws a `Drawing` do so in this style; the first sentence of its docstring is the caption.
 
     It is laid out here, once: an engine moves things a little each time, so showing a figure would change its file.
+    Where too little is measured for it (errors.Missing), a line says so in its place.
     """
 
     @wraps(draw)
     def drawn(*args, **kwargs):
         with rc_context(RC):
-            figure = draw(*args, **kwargs)
+            try:
+                figure = draw(*args, **kwargs)
+            except Missing as error:
+                figure = Drawing(pd.DataFrame(), 0.3)
+                figure.missing = str(error)
+                figure.text(0.01, 0.5, f"Not drawn: {error}", va="center", color=GREY)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         figure.caption = " ".join((draw.__doc__ or "").split()).partition(". ")[0].rstrip(".")

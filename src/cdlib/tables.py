@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cdlib.errors import Missing
 from cdlib.writing import write_bytes
 
 from .style import CEILING, INTERVAL, PROCEDURES, in_order
@@ -39,13 +40,13 @@ def table_2(runtime):
     """Seconds for one coalition by procedure, in all and in units of one retraining. Source: Table 2.
 
     Returns the columns of runtime.csv with total_seconds and ratio_to_retrain.
-    Raises ValueError when nothing was retrained.
+    Raises Missing (a ValueError) when nothing was retrained.
     """
     table = in_order(runtime, "procedure")
     table["total_seconds"] = table["train_seconds"] + table["sample_seconds"]
     retrain = table.loc[table["procedure"] == "retrain", "total_seconds"]
     if retrain.empty:
-        raise ValueError('runtime has no row "retrain" to compare with: measure one retrained coalition first')
+        raise Missing('runtime has no row "retrain" to compare with: measure one retrained coalition first')
     table["ratio_to_retrain"] = table["total_seconds"] / retrain.iloc[0]
     return table
 
@@ -209,7 +210,8 @@ def footer(frame):
         return beside.strip()
     n = "" if "procedure" in frame else f" (n = {' or '.join(str(n) for n in sorted(set(frame['n_coalitions'])))})"
     dash = "Best credit in bold; a control is not a credit. A dash: not measured or not defined."
-    return f"{INTERVAL}{n}. {CEILING} {dash}{beside}"
+    interval = INTERVAL if frame["low"].notna().any() else "No intervals: too few test coalitions"
+    return f"{interval}{n}. {CEILING} {dash}{beside}"
 
 
 def write(frame, folder, name, caption, context=None):

@@ -129,9 +129,11 @@ def quality(run, method, property):
         facts += [("Fidelity", _fidelity(run))]
     if run.path("lds.csv").is_file():
         rows = run.table("lds").query("method == @method and property == @property and interval == 'subsets'")
-        if len(rows):
+        if rows["lds_percent"].notna().any():
             each = "; ".join(
-                f"{row.lds_percent:z.0f} [{row.low:z.0f}, {row.high:z.0f}] at alpha {row.alpha:g}"
+                f"{row.lds_percent:z.0f}"
+                + ("" if np.isnan(row.low) else f" [{row.low:z.0f}, {row.high:z.0f}]")
+                + f" at alpha {row.alpha:g}"
                 + ("" if np.isnan(row.ceiling_percent) else f" (ceiling {row.ceiling_percent:z.0f})")
                 for row in rows.itertuples()
             )
@@ -144,8 +146,8 @@ def quality(run, method, property):
 def _fidelity(run):
     path = run.path("fidelity.csv")
     pairs = run.table("fidelity") if path.is_file() else pd.DataFrame({"retrain": [], "sparse_finetune": []})
-    if len(pairs) < 2:
-        return "not measured: no coalition was also retrained"
+    if len(pairs) < 3:  # 2 are always in order or reversed
+        return f"not measured: {len(pairs) or 'no'} coalition{'s were' if len(pairs) == 2 else ' was'} also retrained"
     kinds = {"Pearson": fidelity.pearson, "Spearman": fidelity.spearman}
     found = {name: of(pairs["retrain"], pairs["sparse_finetune"], level=LEVEL) for name, of in kinds.items()}
     words = ", ".join(
@@ -177,7 +179,7 @@ def how(run, method):
 
 
 def _made_with(run, wanted):
-    state = done.state(run.folder, "04_shapley" if wanted is not None else "05_baselines")
+    state = done.state(run.results, "04_shapley" if wanted is not None else "05_baselines")
     if state is None:
         return "not known"
     versions = ", ".join(f"{name} {version}" for name, version in state["versions"].items())

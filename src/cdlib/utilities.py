@@ -12,6 +12,7 @@ influence_unlearning    pruned model     iu_*           everybody's (section D.4
 
 import contextlib
 import warnings
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import pandas as pd
 from cdlib import checkpoint, executors, families, machine, measured, names, properties, recipes, stages, store, writing
 from cdlib.errors import Refused
 from cdlib.measured import bits
+from cdlib.params import n_contributors
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
 
@@ -51,8 +53,13 @@ def context(run: store.Run, procedure: str) -> dict:
 
 
 def measured_on(run: store.Run) -> str:
-    """The kind of device that the run's coalitions are measured on: this machine's, or that of those it took over (exchange)."""
-    note = run.path("measured/device.txt")
+    """The kind of device that the run's coalitions are measured on: this machine's, or that of those it took over (exchange).
+
+    So far it is that of the run's full model, for who looks may sit at another machine.
+    """
+    note = run.folder / "measured" / "device.txt"
+    if run.so_far and not note.is_file():
+        return families.whole(stages.path(run.folder, "full"))["device"].partition(" ")[0].partition(":")[0]
     return note.read_text() if note.is_file() else machine.device(run["device"]).split(":")[0]
 
 
@@ -68,7 +75,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     Returns a frame in the order asked for: key, procedure, seed, members, size, one column for each property,
     train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out. One that lacks what this
     asker keeps of its images (plan.Wanted) is measured again, under the same key; so is one whose files are not what was
-    written: they are set aside, and named in a warning.
+    written: they are set aside, and named in a warning. With `so_far` nothing is measured or moved: what there is, is taken.
 
     They are handed over in the order of the plan, which is that of their value (complete pairs of a design first), so that
     what is there early is useful early; those that failed come after all others, once more in that order.
@@ -79,6 +86,8 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     for name in wanted.keeps:  # refused before any work, not in each coalition
         arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
+    if run.so_far:
+        return _used(run, wanted, keys, run.lack(k for k in keys if not run.measured.intact(k, arrays)))
     todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
     _same_device(run, len(todo))
     checkpoint.forget(run.folder, set(keys) - set(todo))
@@ -108,8 +117,16 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
         failed = ", ".join(f"{s['members']} seed {s['seed']} ({k})" for k, s in todo.items())
         tried = f"{len(todo)} coalitions could not be measured, each tried {MAX_ATTEMPTS} times: {failed}"
         warnings.warn(f"{tried}; the first: {first}", stacklevel=2)
-    kept = [k for k in keys if k not in todo]
-    run.use(kept, failed=list(todo))
+    run.use([], failed=list(todo))
+    return _used(run, wanted, keys, set(todo))
+
+
+def _used(run: store.Run, wanted: Wanted, keys: list[str], missing: set[str]) -> pd.DataFrame:
+    """The rows of those coalitions that are measured; notes that the notebook rests on them, and how many are missing."""
+    kept = [k for k in keys if k not in missing]
+    run.use(kept)
+    if wanted.counted:
+        run.ask(wanted.purpose, wanted.procedure, len(set(keys)), len(set(kept)))
     return rows(run, kept)
 
 
@@ -140,8 +157,9 @@ def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
     """Measured coalitions as a frame, in the order of the keys."""
     columns = ["key", "procedure", "seed", "members", *names.properties(run.params), "train_seconds", "sample_seconds"]
     frame = pd.DataFrame([run.measured.row(key) for key in keys], columns=columns)
-    frame.insert(4, "size", frame.members.str.count("1"))
-    return frame
+    frame.insert(4, "size", [text.count("1") for text in frame.members])
+    kinds = dict.fromkeys(["key", "procedure", "members"], "str") | {"seed": int, "size": int} | dict.fromkeys(columns[4:], float)
+    return frame.astype(kinds)  # of no rows too
 
 
 def measure_one(task: tuple):
@@ -156,17 +174,27 @@ def measure_one(task: tuple):
 
 def game(run: store.Run, table: pd.DataFrame, property: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Who was in, bool [M, N], and v(S), float [M], of a frame of measured coalitions."""
-    return measured.members(table.members), values(run, table, property)
+    return measured.members(table.members).reshape(len(table), n_contributors(run.params)), values(run, table, property)
 
 
 def by_seed(run: store.Run, table: pd.DataFrame, property: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Coalitions that were measured with every seed: who was in, bool [B, N], and v(S), float [B, S].
 
-    A coalition that failed with one of the seeds is left out; one that was drawn twice counts once.
+    A coalition that lacks one of the seeds is left out; one that was drawn twice counts once. A seed that so many lack that
+    more would be lost with it than without it is left out itself: of the seeds, those of most coalitions first, so many are
+    taken that most values are left.
     """
+    grid = seed_grid(run, table, property)
+    order = grid.columns[np.argsort(-grid.notna().sum().to_numpy(), kind="stable")]
+    chosen = [[seed for seed in grid if seed in order[: n + 1]] for n in range(len(order))]
+    grid = max((grid[seeds].dropna() for seeds in chosen), key=attrgetter("size"), default=grid)
+    return measured.members(grid.index).reshape(len(grid), n_contributors(run.params)), grid.to_numpy()
+
+
+def seed_grid(run: store.Run, table: pd.DataFrame, property: str | None = None) -> pd.DataFrame:
+    """v(S) by coalition (`members`, in the order of the table) and seed; NaN where it was not measured."""
     once = table.assign(v=values(run, table, property)).drop_duplicates("key")
-    grid = once.pivot(index="members", columns="seed", values="v").reindex(once.members.unique()).dropna()
-    return measured.members(grid.index), grid.to_numpy()
+    return once.pivot(index="members", columns="seed", values="v").reindex(once.members.unique())
 
 
 def runtime(table: pd.DataFrame) -> pd.DataFrame:
