@@ -142,7 +142,6 @@ def test_ascent_goes_on(path):
 
 
 def test_adam_of_8_bits_goes_on(path):
-    pytest.importorskip("bitsandbytes")
     assert assert_goes_on(small, X, replace(RECIPE, optimizer="adam_8bit", ema="fresh"), path, (3, 5))
 
 

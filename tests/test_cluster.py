@@ -18,6 +18,7 @@ import pytest
 from cdlib import cluster, executors, store, utilities
 from cdlib.errors import Refused
 from cdlib.executors import EXECUTORS, Where
+from cdlib.measured import Measured
 from cdlib.plan import Wanted
 
 TESTS = Path(__file__).resolve().parent
@@ -247,6 +248,7 @@ def handed_over(monkeypatch):
 
     monkeypatch.setitem(EXECUTORS, "serial", note_order)
     monkeypatch.setattr(utilities, "rows", lambda run, keys: keys)
+    monkeypatch.setattr(Measured, "appears", lambda measured, key, seconds: True)
     return rounds
 
 

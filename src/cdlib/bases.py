@@ -130,11 +130,12 @@ BASES = {"faces_vqvae": (faces_vqvae, AUTOENCODER_STEPS), "painters_base": (pain
 def make(name: str, folder: Path, progress: Callable):
     """Train one of BASES and save it; the folder is there whole or not at all. `progress` is called after each step."""
     unfinished = writing.beside(folder)
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        BASES[name][0](unfinished, progress)
     try:
+        with one_thread(), torch.random.fork_rng(devices=[]):
+            BASES[name][0](unfinished, progress)
         unfinished.rename(folder)
     except OSError:
-        shutil.rmtree(unfinished)
         if not folder.is_dir():  # otherwise another run on this folder was first: the same
             raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
