@@ -41,7 +41,7 @@ class MadeUp(baselines.Evidence):
         owner = OWNER | (dict.fromkeys(COPIES, "d") if copies else {})
         self.table = pd.DataFrame([(i, owner[i]) for i in order if i in owner], columns=["image", "contributor"])
         self.labels, self.owner = contributors.labels(self.table), contributors.owners(self.table).sort_index()
-        self.run = Parameters(params.check({}, "made up") | changes)
+        self.run = self.params = Parameters(params.check({}, "made up") | changes)
         self.training = np.stack([row(i, "pixels") for i in self.owner.index])
         self.queries = np.stack([row(1000 + q, "pixels") for q in range(QUERIES)])
 
@@ -212,6 +212,26 @@ def measured(run):
     everybody = np.ones((1, 4), bool)
     wanted = Wanted("everybody", "retrain", everybody, np.array([0]))
     return run, utilities.measure(run, wanted)
+
+
+def test_methods_that_see_images_alone_credit_every_property_alike_and_are_computed_once(measured, monkeypatch):
+    run, everybody = measured
+    run.params = run.params | {"also": ["cluster_entropy/pooled_pixels"]}
+    everybody = everybody.assign(cluster_entropy=1.5)
+    sparse = everybody.iloc[[0, 0]].assign(members=["1100", "0011"], inception_score=[2.0, 1.0], cluster_entropy=[1.0, 3.0])
+    asked = []
+    chosen = {name: lambda evidence, name=name: asked.append(name) or np.arange(4.0) for name in ("TRAK", "D-TRAK")}
+    chosen |= {name: baselines.METHODS[name] for name in ("Number of images (control)", "Ridge datamodel (control)")}
+    chosen |= {f"Embedding dist. ({how})": lambda evidence: np.full(4, len(evidence.params["feature"])) for how in ("max",)}
+    monkeypatch.setattr(baselines, "METHODS", chosen)
+    monkeypatch.setattr(baselines, "ALIKE", (*baselines.ALIKE, chosen["TRAK"]))
+    found = baselines.credits(baselines.Evidence(run, everybody, everybody, sparse))
+    first, second = found["inception_score"], found["cluster_entropy"]
+    assert list(found) == [run["property"], "cluster_entropy"] and asked == ["TRAK", "D-TRAK", "D-TRAK"]
+    assert first["Number of images (control)"] is second["Number of images (control)"]
+    ridge = [by_method["Ridge datamodel (control)"] for by_method in (first, second)]
+    assert ridge[0][0] > ridge[0][2] and ridge[1][0] < ridge[1][2]
+    assert "Embedding dist. (max)" not in first and second["Embedding dist. (max)"][0] == len("pooled_pixels")
 
 
 def test_gradients_are_the_same_from_one_worker_and_from_two(measured, server, tmp_path):

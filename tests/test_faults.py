@@ -317,8 +317,8 @@ def elsewhere(run, seconds):
             hidden = path.rename(path.with_suffix(".hidden"))
             if seconds is not None:
                 later(seconds, hidden.rename, path)
+                seen.add(path)
             yield task, None
-            seen.add(path)
 
     return execute
 

@@ -167,13 +167,13 @@ def test_the_curve_scores_growing_prefixes_and_leaves_out_those_too_short():
 def test_a_method_that_lacks_one_credit_has_no_lds_and_the_others_have_theirs():
     members, targets, values = retrained()
     frame = attributions(ours=values, theirs=np.where(np.arange(N) == 4, np.nan, values))
-    judged = lds.judge_all(frame, list("abcdefghijkl"), {0.5: (members, targets)}, property="inception_score")
+    judged = lds.judge_all(frame, list("abcdefghijkl"), {"inception_score": {0.5: (members, targets)}})
     assert judged[judged.method == "theirs"][["lds_percent", "low", "high"]].isna().all(axis=None)
     assert judged[judged.method == "ours"].lds_percent.to_numpy() == pytest.approx(lds.lds(members, targets, values))
 
 
 def test_without_test_coalitions_the_tables_have_their_columns_and_no_rows():
-    judged = lds.judge_all(attributions(ours=np.ones(N)), list("abcdefghijkl"), {}, property="inception_score")
+    judged = lds.judge_all(attributions(ours=np.ones(N)), list("abcdefghijkl"), {"inception_score": {}})
     assert list(judged) == lds.COLUMNS and judged.empty
     rows = coalitions.kernel(N, 20, seed=0)
     curves = lds.curves([("paper", "retrain", (rows, np.ones(20)))], {"paper": None}, {}, property="inception_score")

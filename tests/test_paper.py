@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_statement import played
 
-from cdlib import examples, paper, params, paths, plan, reported, statement, store
+from cdlib import examples, overview, paper, params, paths, plan, reported, statement, store
 from cdlib.tables import Table
 
 RUNS = {"digits": "pixel", "faces": "latent", "painters": "text_to_image"}
@@ -179,10 +179,10 @@ def test_table_1_of_all_runs_has_a_column_for_each_and_the_papers_beneath(at):
 
 def test_one_run_alone_makes_table_1_and_none_makes_no_table(at, tmp_path, monkeypatch):
     monkeypatch.setenv("CDLIB_FIGURES", str(tmp_path))
-    assert paper.all_runs() is None
+    assert overview.table_1() is None
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "table_1.csv").write_bytes((at / "faces" / "table_1.csv").read_bytes())
-    assert set(paper.all_runs().frame["run"]) == {"faces"}
+    assert set(overview.table_1().frame["run"]) == {"faces"}
 
 
 def test_the_papers_numbers_are_kept_as_they_were_committed(at):
@@ -253,15 +253,17 @@ def test_what_has_nothing_to_show_yet_is_left_out_and_named(name, tmp_path, monk
     monkeypatch.setenv("CDLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CDLIB_FIGURES", str(tmp_path / "figures"))
     run = finish(name)
+    before = store.Run("07_counterfactual", run.params)
     whole = set(paper.make(run)) | set(run.left_out)
     assert set(run.left_out) <= {"figure_11"}  # of which the made-up faces have no images
     for table in ("lds", "lds_by_coalitions", "runtime", "fidelity", "counterfactual"):
-        run.write(table, run.table(table).head(0))
+        before.write(table, run.table(table).head(0))
     for table in ("generated", "pairs"):
-        run.write(table, run.table(table)[lambda rows: rows.title == examples.FULL])
+        before.write(table, run.table(table)[lambda rows: rows.title == examples.FULL])
     found = run.table("attributions")
-    run.write("attributions", found[found.method != plan.OURS])
-    run.write_arrays("examples", {n: a for n, a in run.arrays("examples").items() if not n.startswith("unlearning")})
+    before.write("attributions", found[found.method != plan.OURS])
+    before.write_arrays("examples", {n: a for n, a in run.arrays("examples").items() if not n.startswith("unlearning")})
+    before.done()
     made = set(paper.make(run))
     assert made | set(run.left_out) == whole and not made & set(run.left_out)
     assert made <= {"table_9"} and {"table_1", "table_2", "figure_1", "figure_2", "figure_3", "figure_4", "lds"} <= set(
@@ -274,12 +276,14 @@ def test_with_some_models_missing_the_figures_show_the_others(name, tmp_path, mo
     monkeypatch.setenv("CDLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CDLIB_FIGURES", str(tmp_path / "figures"))
     run = finish(name)
+    before = store.Run("07_counterfactual", run.params)
     whole = set(paper.make(run))
     gone = run.table("generated").title[[1, 5, 6]]
     for table in ("generated", "pairs"):
-        run.write(table, run.table(table)[lambda rows: ~rows.title.isin(gone)])
-    run.write("counterfactual", run.table("counterfactual").iloc[2:])
-    run.write("framework", run.table("framework").iloc[:3])
+        before.write(table, run.table(table)[lambda rows: ~rows.title.isin(gone)])
+    before.write("counterfactual", run.table("counterfactual").iloc[2:])
+    before.write("framework", run.table("framework").iloc[:3])
     lds = run.table("lds")
-    run.write("lds", lds[lds.alpha != 0.25].assign(low=np.nan, high=np.nan, ceiling_percent=np.nan, n_coalitions=3))
+    before.write("lds", lds[lds.alpha != 0.25].assign(low=np.nan, high=np.nan, ceiling_percent=np.nan, n_coalitions=3))
+    before.done()
     assert set(paper.make(run)) == whole

@@ -44,6 +44,7 @@ ROOMS = {
         "analysis",
         "reported",
         "paper",
+        "overview",
         "provenance",
         "report",
         "terms",

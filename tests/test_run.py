@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cdlib import baselines, params, paths
+from cdlib import baselines, names, params, paths
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds differ from run to run; everything else must not.
 MEASURED_SECONDS = ("seconds", "budget", "ratio")
+PROPERTIES = ["inception_score", "cluster_entropy"]  # of a smoke run, measured from the same images
 NOTEBOOKS = [p.stem for p in paths.notebooks()]
 
 
@@ -57,21 +58,25 @@ def test_shapley_values_sum_to_the_difference_of_the_ends(smoke):
     run = smoke / "runs" / "smoke"
     measured = pd.read_csv(run / "measured.csv", dtype={"members": str})
     retrained = measured[measured.procedure == "retrain"]
-    full = retrained[~retrained.members.str.contains("0")].inception_score
-    empty = retrained[~retrained.members.str.contains("1")].inception_score
     credits = pd.read_csv(run / "attributions.csv", dtype={"contributor": str})
-    shapley = credits[credits.method.str.contains("Shapley")].groupby("method").value.sum()
-    assert len(shapley) == 4
-    assert shapley.to_numpy() == pytest.approx(full.mean() - empty.mean(), abs=1e-9)
+    for property in PROPERTIES:
+        full = retrained[~retrained.members.str.contains("0")][property]
+        empty = retrained[~retrained.members.str.contains("1")][property]
+        of = credits[credits.method.str.contains("Shapley") & (credits.property == property)]
+        shapley = of.groupby("method").value.sum()
+        assert len(shapley) == 4
+        assert shapley.to_numpy() == pytest.approx(full.mean() - empty.mean(), abs=1e-9)
 
 
-def test_every_method_is_judged_at_every_alpha(smoke):
+def test_every_method_is_judged_at_every_alpha_for_every_property(smoke):
     run = smoke / "runs" / "smoke"
-    methods = set(pd.read_csv(run / "attributions.csv").method)
-    scores = pd.read_csv(run / "lds.csv")
+    credits, scores = pd.read_csv(run / "attributions.csv"), pd.read_csv(run / "lds.csv")
     shapley = {"Retraining Shapley", "FT Shapley", "Sparsified-FT Shapley (paper's estimator)", "Sparsified-FT Shapley (Ours)"}
-    assert methods == shapley | set(baselines.names(params.load(paths.params("smoke"))))
-    assert all(set(part.method) == methods for _, part in scores.groupby("alpha"))
+    for property, own in names.properties(params.load(paths.params("smoke"))).items():
+        methods = set(credits[credits.property == property].method)
+        assert methods == shapley | set(baselines.names(own))
+        assert all(set(part.method) == methods for _, part in scores[scores.property == property].groupby("alpha"))
+    assert set(scores.property) == set(PROPERTIES)
     assert set(scores.alpha) == {0.25, 0.5, 0.75}
     assert scores.n_coalitions.eq(4).all()
 

@@ -120,6 +120,14 @@ def every_table(lds, lds_by_coalitions, runtime):
     }
 
 
+def several(attributions):
+    """Credits of three properties, the second in reverse of the first, and their names."""
+    ours = attributions[attributions["method"] == OURS]
+    other = ours.assign(property="mine:a_long_name_of_a_function", value=-ours["value"], low=-ours["high"], high=-ours["low"])
+    names = [ours["property"].iloc[0], *other["property"].unique(), "cluster_entropy"]
+    return pd.concat([ours, other, ours.assign(property="cluster_entropy")], ignore_index=True), names
+
+
 @pytest.fixture(scope="module")
 def every_figure(
     lds, lds_by_coalitions, runtime, counterfactual, attributions, examples, samples, models, pairs, training, framework
@@ -147,6 +155,7 @@ def every_figure(
         "by_coalitions": figures.by_coalitions(lds_by_coalitions),
         "methods": figures.methods_by_lds(lds),
         "credit": figures.credit(attributions, OURS),
+        "credit_by_property": figures.credit_by_property(*several(attributions)),
         "fidelity": figures.fidelity(coalitions, "inception_score"),
         "sizes": figures.sizes(generator.random((160, 20)) < 0.5),
         "curve": figures.curve(generator.uniform(0.1, 1, 200)),
@@ -389,6 +398,18 @@ def test_the_contributor_with_the_most_credit_is_on_top(attributions):
     axes = figures.credit(attributions, OURS).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == CONTRIBUTORS[::-1]
     assert axes.yaxis_inverted()
+
+
+def test_credits_of_several_properties_stand_in_the_order_of_the_first(attributions):
+    first, reverse, same = figures.credit_by_property(*several(attributions)).axes
+    assert [label.get_text() for label in first.get_yticklabels()] == CONTRIBUTORS[::-1]
+    dots = [[line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] for axes in (first, reverse)]
+    assert dots[0] == sorted(dots[0], reverse=True) and dots[1] == [-v for v in dots[0]]
+    assert "-1.00" in reverse.get_xlabel() and "1.00" in same.get_xlabel()
+
+
+def test_a_property_without_credits_is_missing(attributions):
+    assert "no credits for another" in figures.credit_by_property(attributions, ["inception_score", "another"]).missing
 
 
 def test_top_contributors_are_the_first_and_the_last(attributions, examples):

@@ -66,7 +66,7 @@ def test_a_notebook_between_that_was_run_with_other_values_must_be_run_again(scr
 @pytest.mark.parametrize("name", params.EXECUTION[1:])
 def test_how_a_run_is_executed_may_change_between_notebooks(scratch, name):
     values = {"executor": "serial", "workers": 3, "device": "cpu", "sample_batch": 7, "checkpoint_minutes": 0.0}
-    values |= {"keep_models": "last", "ray_address": "auto", "gpus_per_coalition": 0.5}
+    values |= {"keep_models": "last", "ray_address": "auto", "gpus_per_coalition": 0.5, "so_far": True}
     finish("01_contributors"), finish("02_train")
     assert open_("03_prune", **{name: values[name]})[name] == values[name] != DEFAULTS[name]
 

@@ -3,10 +3,12 @@
 M  coalitions measured        N  contributors
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
-from cdlib import coalitions, names, plan, shapley
+from cdlib import coalitions, names, plan, shapley, utilities
 from cdlib.errors import Refused
 from cdlib.measured import bits
 from cdlib.shapley import Credit
@@ -30,6 +32,12 @@ def frame(credits: dict, contributors: list[str], property: str) -> pd.DataFrame
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def frames(credits: dict, contributors: list[str]) -> pd.DataFrame:
+    """Rows of attributions.csv for several properties: credits is {property: {method: Credit, or float [N]}}."""
+    each = [frame(by_method, contributors, property) for property, by_method in credits.items()]
+    return pd.concat(each, ignore_index=True)
+
+
 def of_pairs(members, utility, empty, full) -> Credit:
     """Our estimator, for rows of `coalitions.paired`: kernel-weighted, size controls, cross-validated ridge.
 
@@ -45,6 +53,22 @@ def of_draws(members, utility, empty, full) -> Credit:
 
 # How measured coalitions become credits, with intervals (plan.Wanted.estimator).
 ESTIMATORS = {"ours": of_pairs, "paper": of_draws}
+
+
+def estimate(run, wanted: list[plan.Wanted], tables: dict, ends: list[pd.DataFrame]) -> dict[str, dict]:
+    """{property: {method: Credit}} for each property of a run; what too little is measured for is left out, and named.
+
+    wanted    the coalitions of each method, whose name is their purpose
+    tables    {method: frame of those measured}
+    ends      frames of everybody and of nobody, as plan.ends
+    """
+    found = {}
+    for property in run.properties:
+        full, empty = (utilities.values(run, end, property) for end in ends)
+        games = {w.purpose: (ESTIMATORS[w.estimator], utilities.game(run, tables[w.purpose], property)) for w in wanted}
+        estimates = {method: partial(estimator, *game) for method, (estimator, game) in games.items()}
+        found[property] = run.possible(estimates, empty, full, of=run.about(property))
+    return found
 
 
 def points(empty, full) -> dict:

@@ -8,6 +8,7 @@ not for all runs, names.ONLY says for which.
 T  training images        Q  queries: the generated images that the property was computed from        N  contributors
 """
 
+import copy
 import warnings
 from functools import cached_property, partial
 
@@ -26,11 +27,16 @@ class Evidence:
     everybody, without, sparse    frames of measured coalitions (utilities.measure): full models; models of everybody but one;
                                   sparsely fine-tuned models
 
+    property    str     of the run's properties, the one that is credited; empty: the first
+    params      dict    the run's parameters, with what is this property's own
+
     Images are joined to contributors by image id; training images are in the order of their ids.
     """
 
-    def __init__(self, run: store.Run, everybody: pd.DataFrame, without: pd.DataFrame, sparse: pd.DataFrame):
+    def __init__(self, run: store.Run, everybody, without, sparse, property: str = ""):
         self.run, self.everybody, self.without, self.sparse = run, everybody, without, sparse
+        self.property = property or run["property"]
+        self.params = run.properties[self.property]
         self.table = run.table("contributors")
         self.labels, self.owner = contributors.labels(self.table), contributors.owners(self.table).sort_index()
         self._found = {}
@@ -61,6 +67,12 @@ class Evidence:
     def by_contributor(self, scores: np.ndarray, how: str) -> np.ndarray:
         """float [T] -> float [N]: average, max or sum of the scores of each contributor's images."""
         return similarity.aggregate(pd.Series(scores, self.owner.index), self.owner, len(self.labels), how)
+
+    def of(self, property: str) -> "Evidence":
+        """The same for another of the run's properties; what was computed is shared."""
+        other = copy.copy(self)
+        other.property, other.params = property, self.run.properties[property]
+        return other
 
     def _repr_markdown_(self) -> str:
         of = f"{len(self.training)} training images of {len(self.labels)} contributors, {len(self.queries)} queries"
@@ -94,7 +106,7 @@ def _alike(evidence, training, queries, how: str) -> np.ndarray:
 
 def embedding_distance(evidence: Evidence, how: str) -> np.ndarray:
     """Distance of training images' embeddings to the mean ones of the reference clusters (appendix C)."""
-    name, to = evidence.run["feature"], evidence.run["embedding_distance"]
+    name, to = evidence.params["feature"], evidence.params["embedding_distance"]
     centres = properties.named("cluster_entropy").centres(evidence.run.folder)
     scores = similarity.distance(evidence.features(name)[0], centres, to_global_mean=to == "global_mean")
     return evidence.by_contributor(scores, how)
@@ -102,7 +114,7 @@ def embedding_distance(evidence: Evidence, how: str) -> np.ndarray:
 
 def score(evidence: Evidence, how: str) -> np.ndarray:
     """The property's own score of the training images (section 4.3, application-specific metrics)."""
-    return evidence.by_contributor(evidence.features(evidence.run["feature"])[0], how)
+    return evidence.by_contributor(evidence.features(evidence.params["feature"])[0], how)
 
 
 def summed(evidence: Evidence, method, loss: str = "simple", queries: str = "", damping: str = "damping") -> np.ndarray:
@@ -120,10 +132,11 @@ def summed(evidence: Evidence, method, loss: str = "simple", queries: str = "", 
 
 def leave_one_out(evidence: Evidence):
     """F(everybody) - F(everybody but i), by retraining, with intervals (eq. 11); NaN for a contributor without such a model."""
-    grid = utilities.seed_grid(evidence.run, evidence.without)
+    grid = utilities.seed_grid(evidence.run, evidence.without, evidence.property)
     if grid.empty:
         raise Missing("no model without a contributor is measured")
-    credit = loo.loo(utilities.values(evidence.run, evidence.everybody), loo.by_contributor(members(grid.index), grid))
+    full = utilities.values(evidence.run, evidence.everybody, evidence.property)
+    credit = loo.loo(full, loo.by_contributor(members(grid.index), grid))
     unknown = [label for label, value in zip(evidence.labels, credit.value, strict=True) if np.isnan(value)]
     if unknown:
         why = f"no LDS, for it lacks the credit of {len(unknown)} without whom no model is measured: {', '.join(unknown)}"
@@ -139,7 +152,7 @@ def n_images(evidence: Evidence) -> np.ndarray:
 
 def ridge_datamodel(evidence: Evidence) -> np.ndarray:
     """A ridge regression of the property on who is in: a control."""
-    return controls.ridge_datamodel(*utilities.game(evidence.run, evidence.sparse))
+    return controls.ridge_datamodel(*utilities.game(evidence.run, evidence.sparse, evidence.property))
 
 
 METHODS = {
@@ -157,6 +170,7 @@ METHODS = {
     "Number of images (control)": n_images,
     "Ridge datamodel (control)": ridge_datamodel,
 }
+ALIKE = (pixels, embeddings, gradients, summed, n_images)  # they credit every property alike
 
 
 def names(params: dict) -> list[str]:
@@ -164,6 +178,20 @@ def names(params: dict) -> list[str]:
     return [name for name in METHODS if applies(name, params)]
 
 
-def credits(evidence: Evidence) -> dict:
-    """{name: float [N] or Credit} by every method that applies to the run and has what it goes by; the others are named."""
-    return evidence.run.possible({name: METHODS[name] for name in names(evidence.run.params)}, evidence)
+def credits(evidence: Evidence) -> dict[str, dict]:
+    """{property: {method: float [N] or Credit}} by every method that applies to it and has what it goes by; the others are named.
+
+    Methods that see images or gradients alone credit every property alike.
+    """
+    found, alike = {}, {}
+    for property, params in evidence.run.properties.items():
+        wanted = {name: METHODS[name] for name in names(params)}
+        new = {name: method for name, method in wanted.items() if name not in alike}
+        found[property] = alike | evidence.run.possible(new, evidence.of(property), of=evidence.run.about(property))
+        found[property] = {name: found[property][name] for name in wanted if name in found[property]}
+        alike |= {name: credit for name, credit in found[property].items() if _sees(METHODS[name]) in ALIKE}
+    return found
+
+
+def _sees(method):
+    return method.func if isinstance(method, partial) else method

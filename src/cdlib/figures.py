@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cdlib.errors import Missing
+from cdlib.lds import spearman
 
 from .pictures import generated, images, top_contributors
 from .style import (
@@ -36,6 +37,7 @@ __all__ = [
     "by_coalitions",
     "counterfactual",
     "credit",
+    "credit_by_property",
     "curve",
     "fidelity",
     "generated",
@@ -152,6 +154,35 @@ def credit(attributions, method):
     axes.set(title=method, ylabel=f"Contributor (n = {n})")
     axes.set_xlabel(f"Credit ({unit(method, frame['property'].iloc[0])})")
     figure.note("Bars: 95 % intervals of the credit." if frame["low"].notna().any() else "")
+    return figure
+
+
+@styled
+def credit_by_property(attributions, properties):
+    """Credit of each contributor for each property, side by side: one panel a property, rows by the first one's credit.
+
+    attributions   columns of attributions.csv, of one method
+    properties     those to show, in their order
+    """
+    tables = {name: rows.set_index("contributor") for name, rows in attributions.groupby("property")}
+    if lacking := [name for name in properties if name not in tables]:
+        raise Missing(f"no credits for {', '.join(lacking)}")
+    first = tables[properties[0]]["value"].sort_values(ascending=False, kind="stable")
+    n, named = len(first), len(first) <= 60
+    figure = Drawing(attributions, 1.1 + (0.155 * n if named else 5))
+    panels = figure.subplots(1, len(properties), sharey=True, squeeze=False)[0]
+    for axes, name, shade in zip(panels, properties, cycle(GROUPS), strict=False):
+        rows = tables[name].loc[first.index].reset_index()
+        _dots(axes, rows.assign(label=rows["contributor"] if named else "", colour=shade), thickness=1 if named else 0.3)
+        axes.axvline(0, color=GREY, linewidth=0.6)
+        title = spoken(name).replace(":", ":\n")
+        axes.set(title=title, xlabel="Credit")
+        if name != properties[0]:
+            alike = spearman(first.to_numpy(), rows["value"].to_numpy())
+            axes.set_xlabel(f"Credit\nSpearman to the first: {alike:z.2f}")
+    panels[0].set_ylabel(f"Contributor (n = {n})")
+    bars = "Bars: 95 % intervals. " if attributions["low"].notna().any() else ""
+    figure.note(f"{bars}Each panel in units of its property; where less is better, of its negative.")
     return figure
 
 

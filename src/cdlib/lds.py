@@ -137,12 +137,13 @@ def judge(attributions, contributors, members, targets, *, property, alpha):
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def judge_all(attributions, contributors, tests, *, property):
-    """`judge` at every alpha: the rows of lds.csv, none without tests.
+def judge_all(attributions, contributors, tests):
+    """`judge` of every property at every alpha: the rows of lds.csv, none without tests.
 
-    tests    {alpha: (members, targets)}
+    tests    {property: {alpha: (members, targets)}}
     """
-    judged = [judge(attributions, contributors, *test, property=property, alpha=alpha) for alpha, test in tests.items()]
+    each = [(property, alpha, test) for property, at in tests.items() for alpha, test in at.items()]
+    judged = [judge(attributions, contributors, *test, property=property, alpha=alpha) for property, alpha, test in each]
     return pd.concat(judged, ignore_index=True) if judged else pd.DataFrame(columns=COLUMNS)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import pandas as pd
 
-from cdlib import analysis, contributors, examples, families, figures, paths, pictures, plan, reported, schematic, tables
+from cdlib import analysis, contributors, examples, families, figures, pictures, plan, reported, schematic, tables
 from cdlib.errors import Missing
 from cdlib.style import Drawing, spoken
 from cdlib.tables import Table
@@ -18,7 +18,6 @@ from cdlib.writing import write_bytes
 
 DATASETS = {"pixel": "cifar20", "latent": "celeba_hq", "text_to_image": "artbench"}  # the paper's, by family of the model
 UNLEARNING = ("retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning")
-RUNS = ("digits", "faces", "painters", *reported.SETTINGS, *(f"{name}_released" for name in reported.SETTINGS))
 
 PLUS_MINUS = " (mean ± half of the 95 % interval over three seeds)"
 OVER_SUBSETS = " (mean over 10 subsets ± what it gives in brackets, and does not name)"
@@ -32,7 +31,7 @@ def _about(run):
 
 
 def _lds_at_half(run):
-    return Table(tables.table_1(run.table("lds")), f"LDS (%) of all methods at α = 0.5. {_about(run)}")
+    return Table(tables.table_1(_lds(run)), f"LDS (%) of all methods at α = 0.5. {_about(run)}")
 
 
 def _runtime(run):
@@ -40,7 +39,7 @@ def _runtime(run):
 
 
 def _lds_by_alpha(run):
-    return Table(tables.table_3(run.table("lds")), f"LDS (%) of all methods by α. {_about(run)}")
+    return Table(tables.table_3(_lds(run)), f"LDS (%) of all methods by α. {_about(run)}")
 
 
 def _by_coalitions(run):
@@ -72,7 +71,7 @@ def _budget(run, alpha=None):
 
 def _n_tests(run):
     """Test coalitions for each alpha, where all have those that were asked for; else None."""
-    return n if set(run.table("lds")["n_coalitions"]) == {n := run.params["n_subsets"]} else None
+    return n if set(_lds(run)["n_coalitions"]) == {n := run.params["n_subsets"]} else None
 
 
 def _counterfactual(run):
@@ -137,8 +136,19 @@ def _who_they_are(run):
 
 
 def _credit(run):
-    found, group = run.table("attributions"), contributors.group(run.table("contributors"))
-    return figures.credit(found.assign(group=found["contributor"].map(group)), plan.OURS)
+    group = contributors.group(run.table("contributors"))
+    return figures.credit(_ours(run).assign(group=lambda ours: ours["contributor"].map(group)), plan.OURS)
+
+
+def _credit_by_property(run):
+    found = run.table("attributions").query("method == @plan.OURS")
+    return figures.credit_by_property(found, list(run.properties)) if len(run.properties) > 1 else None
+
+
+def _lds_by_property(run):
+    several = len(run.properties) > 1
+    caption = f"LDS (%) of all methods at α = 0.5, of each property of the same images. Run {run.title}."
+    return Table(tables.table_1(run.table("lds")), caption) if several else None
 
 
 ALL = {
@@ -152,8 +162,10 @@ ALL = {
 # Not in the paper.
 OWN = {
     "credit": _credit,
+    "credit_by_property": _credit_by_property,
+    "lds_by_property": _lds_by_property,
     "fidelity": lambda run: figures.fidelity(run.table("fidelity"), run.params["property"]),
-    "lds": lambda run: figures.methods_by_lds(run.table("lds")),
+    "lds": lambda run: figures.methods_by_lds(_lds(run)),
     "lds_by_coalitions": lambda run: figures.by_coalitions(run.table("lds_by_coalitions"), _n_tests(run)),
 }
 UNLEARNED = {"table_9": _unlearning, "figure_11": _unlearned}
@@ -220,26 +232,6 @@ def write(run, made):
     return pd.DataFrame({"file": list(made), "shows": kinds})
 
 
-def all_runs(written=True):
-    """Table 1 over the finished runs that have left one in figures/: a `tables.Table`, or None when none has.
-
-    written    whether to write figures/table_1.csv, .md, .tex and figures/paper/reported.csv
-    """
-    folder = paths.figures("paper").parent
-    if written:
-        write_bytes(folder / "paper" / "reported.csv", reported.FILE.read_bytes())
-    found = {name: folder / name / "table_1.csv" for name in RUNS if (folder / name / "table_1.csv").is_file()}
-    if not found:
-        return None
-    caption = "LDS (%) at α = 0.5, of every run: digits are a small CIFAR-20, faces a small CelebA-HQ, painters a small ArtBench."
-    table = Table(tables.joined({name: pd.read_csv(path) for name, path in found.items()}), caption)
-    rows = reported.read()
-    context = f"The paper reports, on its own data sets and models{PLUS_MINUS}:"
-    if written:
-        tables.write(table.frame, folder, "table_1", table.caption, (context, reported.readable(rows[rows["table"] == "1"])))
-    return table
-
-
 def is_papers(run):
     """Whether a run is of the paper's own setting, so that its numbers can be set beside the paper's."""
     return run.name.removesuffix("_released") in reported.SETTINGS
@@ -265,10 +257,14 @@ def _words(rows):
 
 
 def _ours(run):
-    found = run.table("attributions")
-    if not (found["method"] == plan.OURS).any():
+    found = run.table("attributions").query("method == @plan.OURS and property == @run['property']")
+    if found.empty:
         raise Missing(f"{plan.OURS} has no credits")
-    return found[found["method"] == plan.OURS]
+    return found
+
+
+def _lds(run):
+    return run.table("lds").query("property == @run['property']")
 
 
 def _images(run):

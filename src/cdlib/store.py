@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import load as load_arrays
 
-from cdlib import cells, done, params, paths, writing
+from cdlib import cells, done, names, params, paths, writing
 from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, versions, write_bytes
 
@@ -63,6 +63,15 @@ class Run:
 
     def __getitem__(self, name: str):
         return self.params[name]
+
+    @property
+    def properties(self) -> dict[str, dict]:
+        """{property: the parameters, with what is its own}, the run's property first, then those of `also`."""
+        return names.properties(self.params)
+
+    def about(self, property: str) -> str:
+        """What stands before the name of a thing that is not of the run's first property."""
+        return "" if property == self.params["property"] else f"{property}, "
 
     def _repr_markdown_(self) -> str:
         names = cells.declared(paths.notebook(self.notebook))
