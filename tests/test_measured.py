@@ -10,6 +10,7 @@ import pytest
 from cdlib import measured
 from cdlib.errors import Refused
 from cdlib.measured import Measured
+from cdlib.snapshot import Snapshot
 
 SPEC = {
     "dataset": {"name": "digits", "contributors": "0a1b"},
@@ -22,6 +23,20 @@ SPEC = {
 PROPERTIES = {"inception_score": 0.1 + 0.2}
 ARRAYS = {"probabilities": np.random.default_rng(0).random((5, 3), np.float32), "images": np.arange(8, dtype=np.uint8)}
 KEY = Measured.key(SPEC)
+# Written by version 0.1.0, one that was measured and one that failed.
+EARLIER = (
+    b'{"arrays":"9bbcbf73561f6bc5d0a17ea6a2081feed2d1304e87602d8c502d9a5c4bd85576",'
+    b'"key":"3e082bae0b3c824f08798e65a2db9543","properties":{"inception_score":0.30000000000000004},"sample_seconds":0.25,'
+    b'"seal":"1b05969b576875c6559ff2f559d42a08e18be9253804243bde8aef5e7abb02d8","spec":{"dataset":{"contributors":"0a1b",'
+    b'"name":"digits"},"members":"0110","procedure":"retrain","recipe":{"horizontal_flip":false,"lr":0.001,"steps":10},'
+    b'"seed":1,"sizes":[8,16]},"status":"measured","train_seconds":1.5,"versions":{"cdlib":"0.1.0","diffusers":"0.42.1",'
+    b'"numpy":"2.4.6","pandas":"3.1.1","python":"3.11.7","scikit-learn":"1.9.1","scipy":"1.17.1","torch":"2.15.0",'
+    b'"torch-pruning":"1.6.1"}}',
+    b'{"attempts":1,"error":"Traceback\\n  \\"seal\\":\\"x\\"\\nMemoryError: \\u00e9","key":"3e082bae0b3c824f08798e65a2db9543",'
+    b'"seal":"6d37df5cf6f1e930d31b3ec2e0debab03d8935e8a48b5891678fdeef4945b6db","spec":{"dataset":{"contributors":"0a1b",'
+    b'"name":"digits"},"members":"0110","procedure":"retrain","recipe":{"horizontal_flip":false,"lr":0.001,"steps":10},'
+    b'"seed":1,"sizes":[8,16]},"status":"failed"}',
+)
 SPOILT = {
     "empty": lambda record: b"",
     "cut short": lambda record: record[:-20],
@@ -135,6 +150,91 @@ def test_a_record_that_is_not_what_was_written_is_refused(kept, spoil):
     assert path.read_bytes() != whole
     with pytest.raises(Refused, match=f"^{path}: .*; run again: only this coalition is measured anew$"):
         kept.read(KEY)
+
+
+@pytest.mark.parametrize("data", EARLIER, ids=["measured", "failed"])
+def test_a_record_of_an_earlier_version_is_read_without_writing_it_anew(tmp_path, monkeypatch, data):
+    kept = Measured(tmp_path)
+    measured.write_bytes(kept.path(KEY), data)
+    monkeypatch.setattr(measured, "canonical", None)
+    record = kept.read(KEY)
+    assert record["spec"] == SPEC and record == {k: v for k, v in json.loads(data).items() if k != "seal"}
+
+
+def test_records_are_written_as_by_an_earlier_version(tmp_path, monkeypatch):
+    kept, record = Measured(tmp_path), json.loads(EARLIER[0])
+    monkeypatch.setattr(measured, "versions", lambda: record["versions"])
+    kept.write(SPEC, PROPERTIES, {}, 1.5, 0.25)
+    assert kept.path(KEY).read_bytes() == EARLIER[0]
+
+
+def test_the_same_record_in_another_layout_is_read(kept):
+    record, path = kept.read(KEY), kept.path(KEY)
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_bytes()).items())), indent=1))
+    assert kept.read(KEY) == record
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_record_sealed_anew_for_another_specification_is_refused(kept, indent):
+    record = kept.read(KEY) | {"spec": SPEC | {"seed": 2}}
+    sealed = record | {"seal": measured.digest(measured.canonical(record))}
+    data = json.dumps(sealed, indent=indent).encode() if indent else measured.canonical(sealed)
+    kept.path(KEY).write_bytes(data)
+    with pytest.raises(Refused, match="changed since it was written"):
+        kept.read(KEY)
+
+
+def three(folder):
+    """A folder with a measured and a failed coalition; the keys of these and of one that there is not."""
+    kept = Measured(folder)
+    kept.write(SPEC, PROPERTIES, ARRAYS, 1.5, 0.25)
+    kept.fail(SPEC | {"seed": 2}, "Traceback")
+    return kept, [Measured.key(SPEC | {"seed": seed}) for seed in (1, 2, 3)]
+
+
+def test_many_are_read_as_each_is(tmp_path):
+    kept, keys = three(tmp_path)
+    assert kept.records([*keys, *keys]) == {key: kept.read(key) for key in keys[:2]}
+    assert [r["status"] for r in kept.records(keys).values()] == ["measured", "failed"]
+    assert kept.rows([keys[0]] * 2) == [kept.row(keys[0])] * 2
+
+
+def test_a_spoilt_record_among_many_is_refused_by_name(tmp_path):
+    kept = Measured(tmp_path)
+    keys = [Measured.key(SPEC | {"seed": seed}) for seed in range(40)]
+    for seed in range(40):
+        kept.fail(SPEC | {"seed": seed}, "Traceback")
+    kept.path(keys[7]).write_bytes(kept.path(keys[7]).read_bytes()[:-1])
+    with pytest.raises(Refused, match=f"^{kept.path(keys[7])}: not a whole record"):
+        kept.records(keys)
+    for where in (kept, Snapshot(tmp_path)):
+        assert list(where.records(keys, damaged := {})) == [*keys[:7], *keys[8:]]
+        assert list(damaged) == [keys[7]] and "not a whole record" in damaged[keys[7]]
+
+
+@pytest.mark.parametrize("key", [1, 2])
+def test_a_row_of_what_was_not_measured_is_refused(tmp_path, key):
+    kept, keys = three(tmp_path)
+    with pytest.raises(Refused, match=f"{keys[key]}.json: gone since it was measured"):
+        kept.rows([keys[0], keys[key]])
+
+
+def test_a_snapshot_reads_each_record_once(tmp_path):
+    kept, keys = three(tmp_path)
+    snapshot, before = Snapshot(tmp_path), kept.records(keys)
+    assert snapshot.records(keys) == before
+    kept.write(SPEC | {"seed": 3}, PROPERTIES, ARRAYS, 1.5, 0.25)
+    kept.path(keys[0]).unlink()
+    assert snapshot.records(keys) == before and kept.read(keys[0]) is None
+
+
+def test_arrays_that_are_lacking_are_seen_in_the_head_of_the_file(kept):
+    blob = kept.path(KEY).with_suffix(".safetensors")
+    assert not kept.lacks(KEY, ["images"]) and kept.lacks(KEY, ["images", "embedding"])
+    blob.write_bytes(blob.read_bytes()[:-1])
+    assert kept.lacks(KEY, ["images"])
+    blob.unlink()
+    assert kept.lacks(KEY, ["images"])
 
 
 def test_a_record_under_another_name_is_refused(kept):

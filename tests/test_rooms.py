@@ -20,7 +20,9 @@ ROOMS = {
         "cells",
         "seeds",
         "writing",
+        "versions",
         "measured",
+        "snapshot",
         "done",
         "store",
         "progress",
@@ -31,7 +33,7 @@ ROOMS = {
     + ["checkpoint"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
     + ["cluster", "exchange", "cargo", "released"],
-    "credit": ["shapley", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"]
+    "credit": ["shapley", "precision", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"]
     + ["ranks", "shares"],
     "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
@@ -50,7 +52,7 @@ ROOMS = {
         "terms",
         "statement",
     ],
-    "run": ["command", "run", "status", "check", "transfer", "credited", "__main__"],
+    "run": ["command", "pace", "outlook", "run", "status", "check", "transfer", "credited", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

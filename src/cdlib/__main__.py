@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("file", type=Path, metavar="PARAMS", help="such as params/digits.yaml")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value for this time")
+        if name == "status":
+            command.add_argument("--se", type=float, metavar="X", help="say what it takes to bring the standard error to X")
+            command.add_argument("--top", type=int, metavar="K", help="and to tell the top K contributors from the others (5)")
         if name == "check":
             command.add_argument("--without-data", action="store_true", help="look for no images: the plan as the paper has it")
         if name == "export":

@@ -38,17 +38,17 @@ def frames(credits: dict, contributors: list[str]) -> pd.DataFrame:
     return pd.concat(each, ignore_index=True)
 
 
-def of_pairs(members, utility, empty, full) -> Credit:
+def of_pairs(members, utility, empty, full, resamples=500) -> Credit:
     """Our estimator, for rows of `coalitions.paired`: kernel-weighted, size controls, cross-validated ridge.
 
     empty, full    float [R]    v of nobody and of everybody, with several seeds
     """
-    return shapley.intervals(members, utility, empty, full, weights=coalitions.kernel_weights(members))
+    return shapley.intervals(members, utility, empty, full, weights=coalitions.kernel_weights(members), resamples=resamples)
 
 
-def of_draws(members, utility, empty, full) -> Credit:
+def of_draws(members, utility, empty, full, resamples=500) -> Credit:
     """The paper's estimator (eq. 5), for coalitions drawn by `coalitions.kernel`, with intervals."""
-    return shapley.intervals(members, utility, empty, full, ridge=0, controls=0)
+    return shapley.intervals(members, utility, empty, full, ridge=0, controls=0, resamples=resamples)
 
 
 # How measured coalitions become credits, with intervals (plan.Wanted.estimator).

@@ -27,7 +27,7 @@ def kernel(n, m, seed):
     chance = (n - 1) / (sizes * (n - sizes))
     chance /= chance.sum()
     rows = np.zeros((m, n), bool)
-    for row, rng in zip(rows, _streams(seed, m), strict=True):
+    for row, rng in zip(rows, _streams(range(seed, seed + m)), strict=True):
         row[_drawn(n, rng.choice(sizes, size=1, p=chance)[0], rng)] = True
     return rows
 
@@ -41,8 +41,7 @@ def paired(n, m, seed):
     Returns bool [m, n]; row 2j + 1 is the complement of row 2j.
     """
     rows = np.zeros((m, n), bool)
-    for j in range(0, m, 2):
-        rng = np.random.RandomState([seed, j // 2])
+    for j, rng in zip(range(0, m, 2), _streams([seed, j] for j in range((m + 1) // 2)), strict=True):
         rows[j, _drawn(n, rng.randint(1, n), rng)] = True
         rows[j + 1 : j + 2] = ~rows[j]
     return rows
@@ -60,7 +59,7 @@ def datamodel(n, m, alpha, seed):
     if size < 1:
         raise Refused(f"alpha={alpha} with {n} contributors: alpha must lie in (0, 1) and leave 1 to {n - 1} of them in")
     rows = np.zeros((m, n), bool)
-    for row, rng in zip(rows, _streams(seed, m), strict=True):
+    for row, rng in zip(rows, _streams(range(seed, seed + m)), strict=True):
         row[_drawn(n, size, rng)] = True
     return rows
 
@@ -128,8 +127,12 @@ def kernel_weights(members):
     return weights / weights.mean() if len(weights) else weights
 
 
-def _streams(seed, m):
-    return (np.random.RandomState(seed + j) for j in range(m))
+def _streams(seeds):
+    """The stream of each seed, one after the other: seeding again gives the same numbers as a new generator, and sooner."""
+    rng = np.random.RandomState(0)
+    for seed in seeds:
+        rng.seed(seed)
+        yield rng
 
 
 def _drawn(n, size, rng):

@@ -79,8 +79,11 @@ def upstream(folder: Path, notebook: str) -> str:
     return digest(canonical([[nb, s["keys"]] for nb, s in states(folder).items() if nb < notebook]))
 
 
-def why_not(notebook: str, values: dict) -> str | None:
-    """Why a notebook is not done with these parameters, in a few words; None when it is."""
+def why_not(notebook: str, values: dict, measured: Measured | None = None) -> str | None:
+    """Why a notebook is not done with these parameters, in a few words; None when it is.
+
+    measured    the run's measured coalitions, where they are at hand
+    """
     folder = place(values)
     left = state(folder, notebook)
     if left is None:
@@ -91,7 +94,7 @@ def why_not(notebook: str, values: dict) -> str | None:
         return "the notebooks before it rest on other coalitions now"
     if left["failed"]:
         return f"{len(left['failed'])} coalitions failed"
-    return _changes(left, values)
+    return _changes(left, values, measured)
 
 
 def unusable(notebook: str, values: dict) -> str | None:
@@ -106,14 +109,15 @@ def unusable(notebook: str, values: dict) -> str | None:
     return f"was run with {other[0]}: {left['params'][other[0]]!r}, not {values[other[0]]!r}" if other else _changes(left, values)
 
 
-def _changes(left: dict, values: dict) -> str | None:
+def _changes(left: dict, values: dict, measured: Measured | None = None) -> str | None:
     """What is gone or changed of the files and coalitions that a notebook's results rest on."""
     folder = paths.runs() / values["name"]
     for file, was in (kept(left, "rests_on") | kept(left, "files")).items():
         if why := _changed(folder / file, was):
             return why
-    measured = Measured(folder / "measured")
-    gone = [key for key in left["keys"] if not measured.has(key)]
+    measured = measured or Measured(folder / "measured")
+    records = measured.records(left["keys"], damaged={})
+    gone = [key for key in left["keys"] if key not in records or records[key]["status"] != "measured"]
     return f"{len(gone)} measured coalitions are gone or damaged, the first: {measured.path(gone[0])}" if gone else None
 
 

@@ -1,15 +1,22 @@
 """The machine that models are made on: its device, and torch's threads."""
 
 import contextlib
+import sys
+from pathlib import Path
+
+# What a GPU's driver leaves on Linux: NVIDIA's, AMD's, and that of Windows under it. Where none is, torch sees no GPU either.
+DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm", "/proc/driver/nvidia", "/dev/nvhost-ctrl", "/dev/kfd", "/dev/dxg")
 
 
 def device(name: str) -> str:
     """`auto` is the first GPU where there is one, and the CPU elsewhere."""
+    if name != "auto":
+        return name
+    if sys.platform == "linux" and not any(Path(driver).exists() for driver in DRIVERS):
+        return "cpu"  # without torch, whose import takes longer than all else that `cdlib status` does
     import torch
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_name(device: str) -> str:

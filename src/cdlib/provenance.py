@@ -25,8 +25,8 @@ def about(run: store.Run, asked: list | None, workers: int) -> dict:
     """
     states, books = done.states(run.results), notebooks(run)
     used = run.params | {name: value for s in states.values() for name, value in s["params"].items()}
-    coalitions, wanted = measured(run), [_count(w, records) for w, records in asked or []]
-    failed = [_failure(r) for _, records in asked or [] for r in records if r["status"] == "failed"]
+    coalitions, wanted = measured(run), [count(w, records) for w, records in asked or []]
+    failed = [failure(r) for _, records in asked or [] for r in records if r["status"] == "failed"]
     return {
         "name": run.title,
         "notebooks": books,
@@ -125,7 +125,8 @@ def watts(device: str, workers: int) -> float | None:
     return None
 
 
-def _count(wanted, records: list[dict]) -> dict:
+def count(wanted, records: list[dict]) -> dict:
+    """How many coalitions of a plan.Wanted there are, by its records: wanted, measured, failed, missing."""
     n = len(wanted)
     failed = sum(r["status"] == "failed" for r in records)
     found = len(records) - failed
@@ -133,7 +134,7 @@ def _count(wanted, records: list[dict]) -> dict:
     return row | {"failed": failed, "missing": n - found}
 
 
-def _failure(record: dict) -> dict:
+def failure(record: dict) -> dict:
     """A coalition that failed, with the last line of its traceback."""
     spec = {k: record["spec"][k] for k in ("procedure", "members", "seed")}
     lines = record["error"].strip().splitlines() or [""]

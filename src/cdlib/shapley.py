@@ -8,7 +8,7 @@ Reads arrays, returns arrays: nothing here trains, samples or draws images.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from cdlib import coalitions
 from cdlib.errors import Missing
@@ -31,6 +31,7 @@ class Credit:
     ridge      float      strength of the ridge that was used
     covariance float [N, N]  of the errors, by which contributors are compared (module ranks); None where nothing tells it
     freedom    float      degrees of freedom that it was judged with
+    again      float [R, N]  bootstrap replicates of the value, as drawn: `stderr` adds what they miss; None where there are none
     """
 
     value: np.ndarray
@@ -40,6 +41,7 @@ class Credit:
     ridge: float = 0.0
     covariance: np.ndarray | None = None
     freedom: float = np.nan
+    again: np.ndarray | None = None
 
 
 def paper(members, utility, empty, full):
@@ -152,16 +154,15 @@ def intervals(members, utility, empty, full, *, weights=None, ridge="cv", contro
         return Credit(value, unknown, unknown, unknown, ridge)
 
     rng = np.random.default_rng(seed)
-    again = np.empty((resamples, n))
+    again, sums = np.empty((resamples, n)), _sums(members, utility, controls)
     for row in again:
         ends = _mean_again(empty, rng), _mean_again(full, rng)
         chance = weights * rng.standard_exponential(n_clusters)[cluster]
-        moments = _moments(*_free(members, utility, *ends, chance, controls), chance)
-        row[:] = (ends[1] - ends[0]) / n + _differences(*moments, ridge)
+        row[:] = (ends[1] - ends[0]) / n + _differences(*sums(chance / chance.sum(), *ends), ridge)
     covariance = (np.cov(again.T) + shrunk_away) * n_clusters / spare
     stderr = np.sqrt(np.diag(covariance))
-    reach = stats.t.ppf((1 + level) / 2, spare) * stderr
-    return Credit(value, stderr, value - reach, value + reach, ridge, covariance, float(spare))
+    reach = special.stdtrit(spare, (1 + level) / 2) * stderr  # quantile of t
+    return Credit(value, stderr, value - reach, value + reach, ridge, covariance, float(spare), again)
 
 
 def _in_pairs(members):
@@ -183,13 +184,37 @@ def _free(members, utility, empty, full, weights, controls):
     y = np.asarray(utility, float)[:, None] - empty - u * (full - empty)
     columns = np.hstack([x - u, y])
     if controls:
-        h = u * (1 - u) * (2 * u - 1) ** np.arange(controls)
+        h = _size_controls(u, controls)
         root = np.sqrt(weights)[:, None]
         before = np.linalg.norm(root * columns[:, :-1])
         columns = columns - h @ np.linalg.lstsq(root * h, root * columns, rcond=1e-10)[0]
         if np.linalg.norm(root * columns[:, :-1]) <= 1e-6 * before:  # what is left is rounding
             raise TooFewCoalitions(f"{(weights > 0).sum()} coalitions are no more than {controls} size controls take up")
     return columns[:, :-1], columns[:, -1]
+
+
+def _size_controls(u, controls):
+    return u * (1 - u) * (2 * u - 1) ** np.arange(controls)
+
+
+def _sums(members, utility, controls):
+    """`_moments` of `_free`, as a function (share, empty, full) of the rows' shares, float [M] of sum 1, and the ends.
+
+    Products of the columns are all that it sums, so many resamples of the same rows take little time.
+    """
+    x = np.asarray(members, float)
+    u = x.mean(1, keepdims=True)
+    outcome = np.asarray(utility, float)[:, None], np.ones_like(u), u
+    columns = np.ascontiguousarray(np.hstack([_size_controls(u, controls), x - u, *outcome]).T)
+
+    def sums(share, empty, full):
+        products = (columns * share) @ columns.T
+        h, free = products[:controls, :controls], products[controls:, controls:]
+        mixed = products[:controls, controls:]
+        free = free - mixed.T @ np.linalg.pinv(h, rcond=1e-12, hermitian=True) @ mixed
+        return free[:-3, :-3], free[:-3, -3:] @ np.array([1, -empty, empty - full])
+
+    return sums
 
 
 def _moments(x, y, weights):

@@ -2,42 +2,114 @@
 
 import contextlib
 import json
-import statistics
+import math
+import time
 from collections import Counter
+from functools import cache, partial
 from pathlib import Path
 
-from cdlib import datasets, done, executors, paths, plan, progress, store, utilities
-from cdlib import report as pages
+from threadpoolctl import threadpool_limits
+
+from cdlib import (
+    datasets,
+    done,
+    executors,
+    outlook,
+    pace,
+    paths,
+    plan,
+    progress,
+    properties,
+    provenance,
+    store,
+    utilities,
+)
 from cdlib.command import load, say
 from cdlib.errors import Refused
+from cdlib.snapshot import Snapshot
+
+SHOWN_FAILURES = 5
+LOCAL = ("serial", "processes")  # executors whose workers are all counted by executors.n_workers
 
 
-def status(file: Path, changes: dict | None = None):
-    """What is done, measured, missing and failed, and about how long the rest will take."""
+def status(file: Path, changes: dict | None = None, se: float | None = None, top: int | None = None):
+    """What is done, measured, missing and failed, how fast it goes, and how long the rest and a wished precision will take.
+
+    se     a standard error to be reached, in the property's unit; None: half of the present one
+    top    how many contributors of highest credit are to be told from the others; None: 5, or fewer than half
+    """
     values = load(file, changes)
-    for path in paths.notebooks():
-        say(f"{path.stem:20s} {done.why_not(path.stem, values) or 'done'}")
+    outlook.check(values, se, top)
     here = store.Run("08_figures", values)
-    say(f"\n{'coalitions for':42s} {'procedure':20s} {'wanted':>7s} {'measured':>9s} {'failed':>7s} {'missing':>8s}")
-    missing, seconds, damaged = Counter(), {}, {}
-    for wanted in _wanted(here):
-        records = _records(here, wanted, damaged)
-        found = [r for r in records if r["status"] == "measured"]
-        seconds.setdefault(wanted.procedure, []).extend(r["train_seconds"] + r["sample_seconds"] for r in found)
-        missing[wanted.procedure] += len(wanted) - len(found)
-        numbers = f"{len(wanted):7d} {len(found):9d} {len(records) - len(found):7d} {len(wanted) - len(found):8d}"
-        say(f"{wanted.purpose[:42]:42s} {wanted.procedure:20s} {numbers}")
+    here.measured = Snapshot(here.folder / "measured")
+    asked = _asked(here, damaged := {})
+    for path in paths.notebooks():
+        say(f"{path.stem:20s} {done.why_not(path.stem, values, here.measured) or 'done'}")
+    missing = _counts(asked)
+    speed = _speed(here, asked, missing)
+    _failures(asked)
     for why in damaged.values():
         say(f"damaged: {why}")
     if foreign := here.measured.foreign():
         say(f"not ours, and never read: {len(foreign)} files in {here.measured.folder}, the first: {foreign[0].name}")
-    left = sum(n * statistics.median(seconds[p]) for p, n in missing.items() if seconds[p])
-    untried = [p for p, n in missing.items() if n and not seconds[p]]
-    say(f"\ntime left: {progress.duration(left / executors.n_workers(values))}, by the coalitions measured so far")
-    if untried:
-        say(f"without {', '.join(untried)}, of which none is measured yet: `cdlib check` estimates them")
     with contextlib.suppress(OSError, ValueError):
-        say(f"last seen at work on: {progress.line(**json.loads(here.path('progress.json').read_bytes()))}")
+        state = here.path("progress.json")
+        ago = progress.duration(max(time.time() - state.stat().st_mtime, 0))
+        say(f"\nlast seen at work {ago} ago, on: {progress.line(**json.loads(state.read_bytes()))}")
+    with threadpool_limits(1):  # the workers have the cores, and threads would wait for each other
+        outlook.tell(here, asked, speed, se, top)
+
+
+def _counts(asked: list) -> Counter:
+    """Say what is measured of each purpose; returns how many coalitions are missing, by procedure."""
+    missing, rows = Counter(), [provenance.count(*one) for one in asked]
+    say(f"\n{'coalitions for':42s} {'procedure':20s} {'wanted':>7} {'measured':>9} {'failed':>7} {'missing':>8} {'share':>6}")
+    for row in rows:
+        missing[row["procedure"]] += row["missing"]
+        numbers = f"{row['wanted']:7d} {row['measured']:9d} {row['failed']:7d} {row['missing']:8d}"
+        say(f"{row['purpose'][:42]:42s} {row['procedure']:20s} {numbers} {_share(row['measured'], row['wanted'])}")
+    n, found = sum(row["wanted"] for row in rows), sum(row["measured"] for row in rows)
+    say(f"\nmeasured: {found:,} of {n:,} coalitions, {_share(found, n).strip()}")
+    return missing
+
+
+def _share(part: int, whole: int) -> str:
+    """A share in per cent, rounded down: 100 only when nothing is missing."""
+    return f"{math.floor(100 * part / whole) if whole else 100:4d} %"
+
+
+def _speed(here: store.Run, asked: list, missing: Counter):
+    """Say how fast it goes and how long the rest will take; returns n, procedure -> seconds, None when not known."""
+    kept = {r["key"]: r for _, records in asked for r in records if r["status"] == "measured"}
+    took = {key: r["train_seconds"] + r["sample_seconds"] for key, r in kept.items()}
+    seconds = {procedure: [] for procedure in missing}
+    for key, r in kept.items():
+        seconds[r["spec"]["procedure"]].append(took[key])
+    each, workers = pace.each(seconds), executors.n_workers(here.params)
+    times = ((here.measured.written(key), s) for key, s in took.items())
+    now = pace.present(times, time.time(), workers if here["executor"] in LOCAL else math.inf)
+    at_once = now.at_once if now and now.at_once > 0 else workers
+    if now:
+        say(f"rate: {now.n:,} in the last {progress.duration(now.seconds)}, {now.per_hour:,.0f} an hour, {at_once:.1f} at once")
+    else:
+        say(f"rate: none measured here in the last hour; with {workers} at once, by the seconds that those before took:")
+    known = [f"{procedure} {3600 / s * at_once:,.0f} an hour" for procedure, s in each.items() if s > 0]
+    say(f"by procedure: {', '.join(known) or 'not known yet'}")
+    say(f"time left: {progress.duration(pace.left(missing, each, at_once))}, by the coalitions measured so far")
+    if untried := [p for p, n in missing.items() if n and p not in each]:
+        say(f"without {', '.join(untried)}, of which none is measured yet: `cdlib check` estimates them")
+    return lambda n, procedure: pace.left({procedure: n}, each, at_once) if procedure in each else None
+
+
+def _failures(asked: list):
+    """Name the coalitions that failed, with the last lines of their tracebacks: the first few, by key."""
+    failed = {r["key"]: provenance.failure(r) for _, records in asked for r in records if r["status"] == "failed"}
+    if failed:
+        say(f"\nfailed: {len(failed)}; the next `cdlib run` tries them again")
+    for _, f in sorted(failed.items())[:SHOWN_FAILURES]:
+        say(f"  {f['key']}  {f['procedure']} of {f['members']}, seed {f['seed']}, tried {f['attempts']} times: {f['error']}")
+    if len(failed) > SHOWN_FAILURES:
+        say(f"  and {len(failed) - SHOWN_FAILURES} more")
 
 
 def _wanted(here: store.Run) -> list[plan.Wanted]:
@@ -50,22 +122,40 @@ def _wanted(here: store.Run) -> list[plan.Wanted]:
     return several
 
 
-def _records(here: store.Run, wanted: plan.Wanted, damaged: dict | None = None) -> list[dict]:
-    """The records there are of the wanted coalitions; none while the models they start from are not there.
+def _asked(here: store.Run, damaged: dict | None = None) -> list[tuple[plan.Wanted, list[dict]]]:
+    """Each `_wanted` with the records there are of its coalitions; none while the models they start from are not there.
+
+    One that lacks what this asker keeps of its images is not there: it will be measured again.
 
     damaged    {key: why} of records that are not what was written: those found are added
     """
+    several = [(wanted, _keys(here, wanted)) for wanted in _wanted(here)]
+    records = here.measured.records((key for _, keys in several for key in keys), {} if damaged is None else damaged)
+    kept = cache(partial(_kept_as, here))
+    return [
+        (wanted, [r for r in map(records.get, keys) if r and not _lacks(here, r, map(kept, wanted.keeps))])
+        for wanted, keys in several
+    ]
+
+
+def _keys(here: store.Run, wanted: plan.Wanted) -> list[str]:
     try:
-        keys = [here.measured.key(s) for s in utilities.specifications(here, wanted)]
+        return [here.measured.key(spec) for spec in utilities.specifications(here, wanted)]
     except Refused:
         return []
-    found = []
-    for key in keys:
-        try:
-            found.append(here.measured.read(key))
-        except Refused as error:
-            (damaged if damaged is not None else {})[key] = str(error)
-    return [r for r in found if r]
+
+
+def _kept_as(here: store.Run, feature: str) -> str:
+    """Under which name a feature is kept; one that there is not, where it cannot be computed here."""
+    try:
+        return properties.kept_as(feature, properties.feature(here.folder, here.params, feature).digest)
+    except Refused:
+        return ""
+
+
+def _lacks(here: store.Run, record: dict, arrays) -> bool:
+    arrays = list(arrays)
+    return bool(arrays) and record["status"] == "measured" and here.measured.lacks(record["key"], arrays)
 
 
 def report(file: Path, changes: dict | None = None, so_far: bool = False):
@@ -73,21 +163,18 @@ def report(file: Path, changes: dict | None = None, so_far: bool = False):
 
     so_far    that of the results that `cdlib run --so-far` has left
     """
+    from cdlib import report as pages  # which takes as long to import as all of `status`
+
     values = load(file, {**(changes or {}), **({"so_far": True} if so_far else {})}, without_data=True)
     here = store.Run("08_figures", values)
     if not any(here.path(p).is_dir() for p in ("done", "notebooks")):
         raise Refused(f"{here.results}: nothing has run yet; first: cdlib run {file}{' --so-far' if here.so_far else ''}")
-    say(f"report: {_with_size(pages.report(here, file, _asked(here), executors.n_workers(values)))}")
+    asked = None  # where the data is not there, nobody knows which coalitions they are
+    with contextlib.suppress(ValueError):
+        datasets.check(values)
+        asked = _asked(here)
+    say(f"report: {_with_size(pages.report(here, file, asked, executors.n_workers(values)))}")
     say(f"all runs: {_with_size(pages.index(paths.runs()))}")
-
-
-def _asked(here: store.Run) -> list | None:
-    """Each `_wanted` with its `_records`; None where the data is not there, without which nobody knows which they are."""
-    try:
-        datasets.check(here.params)
-        return [(wanted, _records(here, wanted)) for wanted in _wanted(here)]
-    except ValueError:
-        return None
 
 
 def _with_size(page: Path) -> str:

@@ -20,7 +20,8 @@ from safetensors.numpy import load as load_arrays
 
 from cdlib import cells, done, names, params, paths, writing
 from cdlib.errors import Missing, Refused
-from cdlib.measured import Measured, save_arrays, versions, write_bytes
+from cdlib.measured import Measured, save_arrays, write_bytes
+from cdlib.versions import versions
 
 
 def revision() -> str:
@@ -207,9 +208,9 @@ class Run:
         """
         mine = set(done.names(self.notebook))
         agree = [s for _, s in sorted(states.items()) if all(self.params[n] == v for n, v in s["params"].items() if n in mine)]
-        rows = [self.measured.row(key) for key in dict.fromkeys(k for s in agree for k in s["keys"]) if self.measured.has(key)]
-        if rows:
-            self._write_shared("measured", pd.DataFrame(rows))
+        records = self.measured.records((k for s in agree for k in s["keys"]), damaged={})
+        if kept := [k for k, r in records.items() if r["status"] == "measured"]:
+            self._write_shared("measured", pd.DataFrame(self.measured.rows(kept)))
 
 
 @dataclass(frozen=True)

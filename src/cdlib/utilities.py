@@ -156,7 +156,7 @@ def _tasks(run: store.Run, todo: dict, keeps) -> dict[tuple, str]:
 def rows(run: store.Run, keys: list[str]) -> pd.DataFrame:
     """Measured coalitions as a frame, in the order of the keys."""
     columns = ["key", "procedure", "seed", "members", *names.properties(run.params), "train_seconds", "sample_seconds"]
-    frame = pd.DataFrame([run.measured.row(key) for key in keys], columns=columns)
+    frame = pd.DataFrame(run.measured.rows(keys), columns=columns)
     frame.insert(4, "size", [text.count("1") for text in frame.members])
     kinds = dict.fromkeys(["key", "procedure", "members"], "str") | {"seed": int, "size": int} | dict.fromkeys(columns[4:], float)
     return frame.astype(kinds)  # of no rows too

@@ -11,6 +11,7 @@ One more dataset is one more module and one line in DATASETS.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 
 import numpy as np
@@ -35,7 +36,11 @@ class Dataset:
     contributors: pd.DataFrame
 
     def digest(self) -> str:
-        """A hash of the images that were given and who gave them, whatever the order of the rows."""
+        """A hash of the images that were given and who gave them, whatever the order of the rows; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         rows = self.contributors.sort_values("image")
         found = hashlib.sha256(rows[["image", "contributor"]].to_csv(index=False).encode())
         for image in rows.image:

@@ -19,7 +19,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from cdlib import measured
+from cdlib import measured, pretrained
 from cdlib.errors import Refused
 from cdlib.families.presets import PRESETS
 
@@ -85,7 +85,7 @@ def about(path: Path) -> dict | None:
 def whole(path: Path) -> dict:
     """What stands beside a saved model. Raises Refused when it, or its weights, are not those that were saved."""
     state = about(path)
-    if not state or hashlib.sha256(path.read_bytes()).hexdigest() != state["digest"]:
+    if not state or pretrained.digest(path) != state["digest"]:
         raise Refused(f"{path}: missing or changed since it was saved; run the notebook that makes it: 02_train or 03_prune")
     return state
 

@@ -23,6 +23,13 @@ import pandas as pd
 from cdlib import measured, names
 from cdlib.errors import Refused
 
+# Features that a run trains itself: where they are.
+TRAINED = {
+    "digits_classifier": ("classifier", "feature"),
+    "digits_embedding": ("classifier", "embedding"),
+    "contributor_classifier": ("contributor_classifier", "feature"),
+}
+
 
 def named(name: str):
     """The property module of a name in the parameter file."""
@@ -80,15 +87,12 @@ def feature(folder: Path, params: dict, name: str | None = None):
     Raises Refused when its weights are not there.
     """
     from cdlib import features, machine
-    from cdlib.properties import classifier, contributor_classifier
 
-    own = {
-        "digits_classifier": classifier.feature,
-        "digits_embedding": classifier.embedding,
-        "contributor_classifier": contributor_classifier.feature,
-    }
     name = name or params["feature"]
-    return own[name](folder) if name in own else features.FEATURES[name](params, machine.device(params["device"]))
+    if name in TRAINED:
+        module, function = TRAINED[name]
+        return getattr(import_module(f"cdlib.properties.{module}"), function)(folder)
+    return features.FEATURES[name](params, machine.device(params["device"]))
 
 
 def files(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A small convolutional classifier of digits, trained once for a run and kept with it.
 
 It also learns to call noise no digit (all classes alike), so that what an untrained model draws scores near 1, not by chance.
+Torch is imported where the network is used: who only asks which classifier it is starts in a second.
 
     K  classes
 """
@@ -10,10 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import nn
 
 from cdlib import measured, properties, seeds
 from cdlib.datasets.digits import images_and_classes
@@ -25,21 +22,27 @@ STEPS, BATCH, NOISE, LR, HELD_OUT = 700, 64, 16, 3e-3, 0.2
 LEAST_ACCURACY = 0.97
 
 
-def network() -> nn.Sequential:
-    """float [B, 1, 8, 8] in [-1, 1] -> logits [B, 10]."""
+def network():
+    """A torch module: float [B, 1, 8, 8] in [-1, 1] -> logits [B, 10]."""
+    from torch import nn
+
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(1024, 10),
     )  # fmt: skip
 
 
-def _noise(n: int, shape) -> torch.Tensor:
-    """Images of nothing: Gaussian noise from faint to saturated, float [n, C, H, W] in [-1, 1]."""
+def _noise(n: int, shape):
+    """Images of nothing: Gaussian noise from faint to saturated, float tensor [n, C, H, W] in [-1, 1]."""
+    import torch
+
     return (torch.randn(n, *shape) * torch.empty(n, 1, 1, 1).uniform_(0.1, 5)).clamp(-1, 1)
 
 
-def scaled(images: np.ndarray) -> torch.Tensor:
-    """uint8 to float in [-1, 1]."""
+def scaled(images: np.ndarray):
+    """uint8 to a float tensor in [-1, 1]."""
+    import torch
+
     return torch.as_tensor(images).float() / 127.5 - 1
 
 
@@ -49,6 +52,9 @@ def prepare(folder: Path, params: dict) -> dict:
     Returns accuracy (held out, 0..1), n_held_out, digest.
     Raises RuntimeError when the held-out accuracy is below 97 %: the property would mean nothing.
     """
+    import torch
+    from safetensors.torch import save
+
     path = folder / "models" / "classifier.safetensors"
     with contextlib.suppress(Refused):
         return about(folder)
@@ -62,16 +68,18 @@ def prepare(folder: Path, params: dict) -> dict:
         accuracy = float((probabilities(net, images[held]).argmax(1) == classes[held]).mean())
     if accuracy < LEAST_ACCURACY:
         raise RuntimeError(f"the classifier's held-out accuracy is {accuracy:.3f}, below {LEAST_ACCURACY}")
-    return properties.keep(path, save_tensors(net.state_dict()), {"accuracy": accuracy, "n_held_out": len(held)})
+    return properties.keep(path, save(net.state_dict()), {"accuracy": accuracy, "n_held_out": len(held)})
 
 
-def fit(net: nn.Module, x: torch.Tensor, y: torch.Tensor):
-    """Train to tell classes, and to call noise none of them: x float [n, C, H, W] in [-1, 1], y int [n]."""
+def fit(net, x, y):
+    """Train a network to tell classes, and to call noise none of them: tensors x float [n, C, H, W] in [-1, 1], y int [n]."""
+    import torch
+
     optimizer = torch.optim.Adam(net.parameters(), lr=LR)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
     for _ in range(STEPS):
         rows = torch.randint(0, len(x), (BATCH,))
-        loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+        loss = torch.nn.functional.cross_entropy(net(x[rows]), y[rows])
         (loss - net(_noise(NOISE, x.shape[1:])).log_softmax(1).mean()).backward()
         optimizer.step()
         schedule.step()
@@ -84,9 +92,11 @@ def about(folder: Path) -> dict:
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, digest: str) -> nn.Sequential:
+def _load(folder: Path, digest: str):
+    from safetensors.torch import load
+
     net = network()
-    net.load_state_dict(load_tensors((folder / "models" / "classifier.safetensors").read_bytes()))
+    net.load_state_dict(load((folder / "models" / "classifier.safetensors").read_bytes()))
     return net
 
 
@@ -99,17 +109,21 @@ def feature(folder: Path) -> Feature:
 def embedding(folder: Path) -> Feature:
     """What the kept classifier sees before it tells classes: its last features, pooled, float32 [n, 64]. Raises as `feature`."""
     digest = about(folder)["digest"]
-    features = _load(folder, digest)[:-3]  # without flattening, dropout and the linear head
 
-    @torch.inference_mode()
     def run(images):
-        return features.eval()(scaled(images)).mean((2, 3)).numpy()
+        import torch
+
+        features = _load(folder, digest)[:-3]  # without flattening, dropout and the linear head
+        with torch.inference_mode():
+            return features.eval()(scaled(images)).mean((2, 3)).numpy()
 
     return Feature("embedding", measured.digest(f"pooled {digest}".encode()), run, batch_size=256)
 
 
-@torch.inference_mode()
-def probabilities(net: nn.Module, images: np.ndarray) -> np.ndarray:
-    """p(y|x), float32 [n, K]."""
+def probabilities(net, images: np.ndarray) -> np.ndarray:
+    """p(y|x), float32 [n, K], by a network."""
+    import torch
+
     net.eval()
-    return torch.cat([net(part).softmax(1) for part in scaled(images).split(256)]).numpy()
+    with torch.inference_mode():
+        return torch.cat([net(part).softmax(1) for part in scaled(images).split(256)]).numpy()
