@@ -52,7 +52,7 @@ ROOMS = {
         "terms",
         "statement",
     ],
-    "run": ["command", "pace", "outlook", "run", "status", "check", "transfer", "credited", "__main__"],
+    "run": ["command", "pace", "outlook", "run", "status", "check", "transfer", "credited", "new", "photographs", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

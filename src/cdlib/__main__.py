@@ -1,4 +1,7 @@
-"""The command line: `cdlib run | status | check | report | statement | export | import | bench PARAMS`; or `python -m cdlib`."""
+"""The command line: `cdlib run | status | check | report | statement | export | import | bench PARAMS`, and `cdlib new`.
+
+The same as `python -m cdlib`.
+"""
 
 import argparse
 import sys
@@ -11,7 +14,7 @@ from cdlib.errors import Refused
 
 # where each command is
 MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "credited"}
-MODULES |= {"export": "transfer", "import": "transfer"}
+MODULES |= {"export": "transfer", "import": "transfer", "new": "new", "photographs": "photographs"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +63,16 @@ def parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--only", metavar="NN", help="run this notebook, done or not, such as 04")
             command.add_argument("--from", dest="start", metavar="NN", help="run this notebook and those after it, done or not")
+    new = "write params/NAME.yaml for a folder of your own images"
+    command = commands.add_parser("new", help=new, description=new)
+    command.add_argument("name", metavar="NAME", help="of the run: small letters, digits and _")
+    command.add_argument("--images", required=True, metavar="FOLDER", help="with one folder in it for each contributor")
+    command.add_argument("--contributors", default="", metavar="CSV", help="whose each image is: columns file, contributor")
+    command.add_argument("--property", default="cluster_entropy", help="what is credited: cluster_entropy | aesthetic_score")
+    command.add_argument("--side", type=int, default=0, metavar="PX", help="side of the images: 16 | 32; 16 without a GPU")
+    pieces = "write a folder of images to try `cdlib new` on: pieces of photographs, of eight contributors"
+    command = commands.add_parser("photographs", help=pieces, description=pieces)
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="not there yet, such as data/photographs")
     return top
 
 
@@ -68,12 +81,13 @@ def main(argv: list[str] | None = None) -> int:
     from cdlib.command import fail
 
     given = parser().parse_args(argv)
-    options = {k: v for k, v in vars(given).items() if k not in ("command", "file", "set")}
+    options = {k: v for k, v in vars(given).items() if k not in ("command", "set")}
     try:
-        changes = {key: value for text in given.set for key, value in params.change(text).items()}
+        if "set" in given:
+            options["changes"] = {key: value for text in given.set for key, value in params.change(text).items()}
         # a command brings what it needs, and no more: status starts in a second
         function = given.command + "_" * iskeyword(given.command)
-        getattr(import_module(f"cdlib.{MODULES[given.command]}"), function)(given.file, changes=changes, **options)
+        getattr(import_module(f"cdlib.{MODULES[given.command]}"), function)(**options)
     except Refused as error:
         return fail(error, 2)
     except RuntimeError as error:

@@ -11,12 +11,14 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from cdlib import families, machine, recipes
+from cdlib import executors, families, gradients, machine, plan, recipes
 from cdlib.machine import one_thread
 from cdlib.train import train
 from cdlib.utilities import START
 
 STEPS, WARM_UP = 5, 2
+NOTEBOOK_SECONDS = 6  # of each notebook, beside its models: it starts, reads, draws
+N_NOTEBOOKS = 8
 
 
 def models(params: dict) -> tuple:
@@ -76,6 +78,39 @@ def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
         size = how.batch_size * getattr(how, "draws", 1) / params["batch_size"]
         found[procedure] = how.n_steps(n_images) * size * each.train[model] + drawn * each["sample"][model]
     return found
+
+
+def gradient_seconds(params: dict, full) -> float:
+    """Seconds of the gradient of one image's loss at one timestep, from eight images at some."""
+    x, steps = full.initial_noise(range(8)).cpu()[:, None], gradients.evenly(min(5, params["gradient_timesteps"]))
+    x = torch.stack([x, x], 2) if full.moments else x
+
+    def work(times):
+        for _ in range(times):
+            gradients.features(full, x, range(len(x)), timesteps=steps, k=params["projection_dim"])
+
+    with one_thread() if full.device == "cpu" else contextlib.nullcontext():
+        return _timed(work, 2, full.device) / (len(x) * len(steps))
+
+
+def total(params: dict, each: pd.DataFrame, gradient: float, n_images: int) -> float:
+    """Estimated seconds of all notebooks of a run, on as many workers as it has.
+
+    each, gradient    as `seconds` and `gradient_seconds` have measured them
+
+    What the families make for themselves first (bases) is not counted, nor are pretrained features.
+    """
+    one, drawn = by_procedure(params, each, n_images), params["sampling_steps"] * each["sample"]["full"]
+    models = sum(n * one[procedure] for procedure, n in plan.n_planned(params).items())
+    # two losses of all training images and queries, and the journeys of the queries; the nobodies are not trained
+    queries, timesteps = params["n_images"], params["gradient_timesteps"]
+    features = 2 * (n_images + queries) * timesteps + queries * params["sampling_steps"]
+    nobodies = params["n_empty_seeds"] * (one["retrain"] - queries * drawn)
+    steps = recipes.recipe(params, "train").n_steps(n_images) * each["train"]["full"]
+    steps += recipes.recipe(params, "prune").n_steps(n_images) * each["train"]["sparse"]
+    if params["property"] == "cluster_entropy":
+        steps += params["n_reference"] * drawn
+    return steps + (models - nobodies + features * gradient) / executors.n_workers(params) + N_NOTEBOOKS * NOTEBOOK_SECONDS
 
 
 def peak_gb(device: str) -> float:

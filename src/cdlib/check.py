@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from cdlib import contributors, datasets, executors, families, paths, plan, progress, writing
 from cdlib.command import load, needed, say
 
@@ -11,37 +13,48 @@ def check(file: Path, changes: dict | None = None, without_data: bool = False):
 
     Without data, neither images nor pretrained parts are looked for: contributors and images are those that the paper names.
     """
-    from cdlib import bench  # here, for it brings torch
-
     values = load(file, changes, without_data)
     if not without_data:
         for folder in (paths.runs() / values["name"], paths.figures(values["name"])):
             writing.check(folder)
         needed(values)
-    found = None if without_data else datasets.load(values).contributors
-    n, images = datasets.planned(values) if without_data else (found.contributor.nunique(), len(found))
-    full, sparse = bench.models(values)
     say(f"{file}: every parameter is allowed")
-    say(f"contributors      {n}")
-    each = "" if without_data else f", {contributors.counts(found).min()} to {contributors.counts(found).max()} from each"
-    say(f"images            {images:,}{each}")
-    say(f"parameters        {full.n_parameters():,} -> {sparse.n_parameters():,} pruned")
+    for line in lines(values, None if without_data else datasets.load(values).contributors):
+        say(line)
+    for note in [] if without_data else datasets.notes(values):
+        say(f"note              {note}")
+    if "minutes" in families.PRESETS[values["model"]]:
+        say(f"this machine      cdlib bench {file}")
+
+
+def lines(values: dict, given: pd.DataFrame | None = None) -> list[str]:
+    """The plan of a run, one line for each thing; the last one is the time that it takes.
+
+    given    the dataset's contributors; None: as many, and as many images, as the paper names
+    """
+    from cdlib import bench  # here, for it brings torch
+
+    n, images = datasets.planned(values) if given is None else (given.contributor.nunique(), len(given))
+    each = "" if given is None else f", {contributors.counts(given).min()} to {contributors.counts(given).max()} from each"
+    full, sparse = bench.models(values)
     planned = plan.n_planned(values)
-    say("models to make    " + ", ".join(f"{k:,} {p}" for p, k in planned.items()))
+    found = [
+        f"contributors      {n}",
+        f"images            {images:,}{each}",
+        f"parameters        {full.n_parameters():,} -> {sparse.n_parameters():,} pruned",
+        "models to make    " + ", ".join(f"{k:,} {p}" for p, k in planned.items()),
+    ]
     minutes = families.PRESETS[values["model"]].get("minutes")
     if minutes:
-        for procedure, (train, sample) in minutes.items():
-            say(f"  one {procedure:16s} {train:g} + {sample:g} min, training + sampling")
+        found += [f"  one {p:16s} {train:g} + {draw:g} min, training + sampling" for p, (train, draw) in minutes.items()]
         # other unlearning is not timed in the paper; it takes fewer steps than fine-tuning
         hours = sum(k * sum(minutes.get(p, minutes["sparse_finetune"])) for p, k in planned.items()) / 60
-        say(f"estimated work    {hours:,.0f} GPU hours by the paper's Table 2 (RTX 6000, A40, A100)")
-        say(f"this machine      cdlib bench {file}")
-        return
-    each = bench.by_procedure(values, bench.seconds(values, full, sparse), images)
-    for procedure, seconds in each.items():
-        say(f"  one {procedure:20s} {seconds:.1f} s (measured now on a few steps)")
-    total, workers = sum(k * each[p] for p, k in planned.items()), executors.n_workers(values)
-    say(f"estimated time    {progress.duration(total / workers)} with {workers} workers, and about 5 s for each notebook")
+        return [*found, f"estimated work    {hours:,.0f} GPU hours by the paper's Table 2 (RTX 6000, A40, A100)"]
+    step = bench.seconds(values, full, sparse)
+    one = bench.by_procedure(values, step, images)
+    found += [f"  one {p:20s} {s:.1f} s" for p, s in one.items() if p in planned]
+    took = progress.duration(bench.total(values, step, bench.gradient_seconds(values, full), images))
+    return [*found, f"estimated time    {took} with {executors.n_workers(values)} workers, measured now on a few steps"]
 
 
 def bench(file: Path, changes: dict | None = None, steps: int = 5):

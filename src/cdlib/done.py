@@ -69,9 +69,13 @@ def _library() -> str:
 
 
 def inputs(notebook: str, values: dict) -> str:
-    """The hash of what a notebook's results come from: library, notebooks and parameters up to and with its own."""
+    """The hash of what a notebook's results come from: library, notebooks and parameters up to and with its own.
+
+    And the user's own files, which may have changed under the same names (paths.stamp).
+    """
     code = [cells.code(p) for p in paths.notebooks() if p.stem <= notebook]
-    return digest(canonical([_library(), code, {n: values[n] for n in names(notebook)}]))
+    files = [paths.stamp(paths.given(values[n])) for n in ("images", "contributors_csv") if values[n]]
+    return digest(canonical([_library(), code, {n: values[n] for n in names(notebook)}, files]))
 
 
 def upstream(folder: Path, notebook: str) -> str:

@@ -38,8 +38,10 @@ class Params(BaseModel):
     keep_models: Literal["none", "last", "all"]
     so_far: bool
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-    dataset: Literal["digits", "faces", "painters", "cifar20", "celeba_hq", "artbench"]
+    dataset: Literal["digits", "faces", "painters", "cifar20", "celeba_hq", "artbench", "image_folder"]
     data: str
+    images: str
+    contributors_csv: str
     classes: Literal["paper", "released"]
     side_px: Positive
     n_contributors: Count
@@ -203,10 +205,11 @@ def n_contributors(values: dict) -> int:
     return values["n_contributors"] or sum(values["owners_per_class"])
 
 
-def check(values: dict, source: str, partly: bool = False) -> dict:
+def check(values: dict, source: str, partly: bool = False, alone: bool = False) -> dict:
     """The values, with digits.yaml's for the names left out.
 
     partly    names that are left out are not judged beside the others: a notebook knows only its own and the earlier ones
+    alone     no value is judged beside others: what they are is not known yet
 
     Raises Refused, one line for each offence: source, key, value, what is allowed.
     """
@@ -214,7 +217,7 @@ def check(values: dict, source: str, partly: bool = False) -> dict:
     if unknown:
         raise Refused(f"{source}: {unknown[0]}: {values[unknown[0]]!r}: no notebook reads this name{_nearest(unknown[0])}")
     try:
-        context = {"asked": set(values)} if partly else None
+        context = {"asked": set() if alone else set(values)} if partly or alone else None
         return Params.model_validate({**defaults(), **values}, context=context).model_dump()
     except ValidationError as error:
         raise Refused("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None

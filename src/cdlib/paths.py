@@ -6,6 +6,8 @@ papermill runs a notebook in its caller's folder, JupyterLab in the notebook's o
 import os
 from pathlib import Path
 
+LITTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave beside people's files
+
 
 def root() -> Path:
     """The repository: the nearest folder above the working directory, or above this file, that holds params/ and notebooks/.
@@ -44,3 +46,34 @@ def runs() -> Path:
 def figures(name: str) -> Path:
     """Tables and figures of a run; CDLIB_FIGURES moves the folder of all of them."""
     return Path(os.environ.get("CDLIB_FIGURES", root() / "figures")).resolve() / name
+
+
+def given(path: str) -> Path:
+    """A path as a parameter gives it: absolute, from home (~), or from the repository's root."""
+    return root() / os.path.expanduser(path)
+
+
+def below(folder: Path) -> list[str]:
+    """Files below a folder, relative to it, with slashes, sorted; hidden ones and LITTER are passed over.
+
+    Folders that are links are followed where they lie in the folder itself, and stand as files where they lie deeper.
+    Raises OSError when a folder cannot be read.
+    """
+    found, folders = [], [folder]
+    while folders:
+        here = folders.pop()
+        for entry in os.scandir(here):
+            if entry.name[0] == "." or entry.name.lower() in LITTER:
+                continue
+            if entry.is_dir(follow_symlinks=here == folder):
+                folders.append(entry.path)
+            else:
+                found.append(Path(entry.path).relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def stamp(path: Path) -> list:
+    """Name, size in bytes and time of change in ns of a file, or of each file below a folder; nothing when there is none."""
+    files = [path / name for name in below(path)] if path.is_dir() else [path]
+    stats = {file: file.stat() for file in files if file.is_file()}
+    return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()]

@@ -23,6 +23,9 @@ from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, write_bytes
 from cdlib.versions import versions
 
+# Contributors may be called 007, NA or None.
+AS_WRITTEN = {"dtype": {"contributor": str, "members": str}, "keep_default_na": False, "na_values": [""]}
+
 
 def revision() -> str:
     """The repository's commit, with `+` when files were changed since; empty outside git."""
@@ -107,7 +110,7 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """A tidy table of this run. Raises Refused when its notebook has not run, or it was changed since."""
         parts = [f"parts/{name}/{p.name}" for p in sorted(self.path(f"parts/{name}").glob("*.csv"))] or [f"{name}.csv"]
-        frames = [pd.read_csv(self._there(file), dtype={"contributor": str, "members": str}) for file in parts]
+        frames = [pd.read_csv(self._there(file), **AS_WRITTEN) for file in parts]
         return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
     def write_arrays(self, name: str, arrays: dict) -> pd.DataFrame:
@@ -262,7 +265,7 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     an earlier notebook has not run.
     """
     values, here = cells.given(namespace), f"notebooks/{notebook}.ipynb"
-    checked = params.check(values, here, partly=True)
+    checked = params.check(values, here, alone=True)
     folder, known = done.place(checked), {}
     if checked["so_far"]:
         _bring(folder)

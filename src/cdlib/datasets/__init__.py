@@ -2,9 +2,11 @@
 
 A dataset module has three functions of the parameters:
 
-    planned(params)    how many contributors and images there are to be, without touching any file
+    planned(params)    how many contributors and images there are to be, without opening any image
     check(params)      refuses, before any work, what cannot be assigned
     load(params)       the images, and who gave which (Dataset)
+
+and may have notes(params), lines about what is allowed and yet worth knowing.
 
 One more dataset is one more module and one line in DATASETS.
 """
@@ -17,9 +19,9 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 
-DATASETS = ("digits", "faces", "painters", "cifar20", "celeba_hq", "artbench")
+DATASETS = ("digits", "faces", "painters", "cifar20", "celeba_hq", "artbench", "image_folder")
 # The parameters that decide which images there are, and who gave them.
-NAMES = ("dataset", "data", "classes", "side_px", "n_contributors", "assignment_seed")
+NAMES = ("dataset", "data", "images", "contributors_csv", "classes", "side_px", "n_contributors", "assignment_seed")
 NAMES += ("owners_per_class", "images_per_contributor")
 
 
@@ -58,8 +60,13 @@ def load(params: dict) -> Dataset:
 
 
 def planned(params: dict) -> tuple[int, int]:
-    """How many contributors and images there are to be, without touching any file."""
+    """How many contributors and images there are to be, without opening any image."""
     return _module(params).planned(params)
+
+
+def notes(params: dict) -> list[str]:
+    """What is worth knowing about the data before a run; one line for each."""
+    return getattr(_module(params), "notes", lambda params: [])(params)
 
 
 def check(params: dict):

@@ -8,8 +8,6 @@ the number of images is theirs, not 895.
 Source: Karras et al. 2018; Na et al. 2022 (LatentHSJA), who chose the 307; appendix A.
 """
 
-import csv
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -32,27 +30,6 @@ def planned(params: dict) -> tuple[int, int]:
     return n, round(n * N_IMAGES / N_IDENTITIES)
 
 
-def _from_csv(path: Path) -> dict[str, str]:
-    """Identity of each file of a labels.csv. Raises Refused."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, skipinitialspace=True)
-            given, rows = reader.fieldnames or [], list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise Refused(f"{path}: cannot be read as comma-separated text in UTF-8: {error}") from None
-    named = {key: next((n for n in names if n in given), None) for key, names in COLUMNS.items()}
-    for key in [k for k, name in named.items() if not name]:
-        raise Refused(f"{path}: columns {', '.join(given) or 'none'}: one must be {' or '.join(COLUMNS[key])}")
-    pairs = [(os.path.normpath((row[named["file"]] or "").strip()), (row[named["identity"]] or "").strip()) for row in rows]
-    if missing := [file for file, _ in pairs if not (path.parent / file).is_file()]:
-        raise Refused(f"{path}: names files that are not there, {files.some(missing)}: add them or remove their rows")
-    if twice := [file for file, n in Counter(file for file, _ in pairs).items() if n > 1]:
-        raise Refused(f"{path}: names files more than once, {files.some(twice)}: leave one row for each")
-    if nobody := [file for file, identity in pairs if not identity]:
-        raise Refused(f"{path}: {named['identity']} is empty for {files.some(nobody)}: say whose they are or remove their rows")
-    return dict(pairs)
-
-
 def _chosen(params: dict) -> tuple[Path, dict[str, str]]:
     """The folder, and the identity of each file of those that were drawn, sorted by file. Raises Refused."""
     n = params["n_contributors"]
@@ -60,7 +37,7 @@ def _chosen(params: dict) -> tuple[Path, dict[str, str]]:
         raise Refused(f"side_px: {params['side_px']}: must be at least 1")
     root = files.folder(params, f"a folder with one sub-folder of images for each identity, or with images and {LABELS}")
     if (root / LABELS).is_file():
-        owner = _from_csv(root / LABELS)
+        owner = files.labels(root / LABELS, root, COLUMNS)
     else:
         people = [p for p in root.iterdir() if p.is_dir() and p.name[0] != "."]
         owner = {f"{person.name}/{name}": person.name for person in people for name in files.listed(person)}

@@ -14,6 +14,20 @@ PRESETS = {
             down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), **_SMALL,
         ),
     },
+    "unet_16x16": {  # 463,731 parameters: for one's own images on a laptop; one step of 32 takes about 60 ms on one core
+        "family": "pixel",
+        "network": dict(
+            sample_size=16, in_channels=3, out_channels=3, block_out_channels=(16, 32, 64), mid_block_type=None,
+            down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3, **_SMALL,
+        ),
+    },
+    "unet_32x32": {  # 455,707 parameters: the same for images twice as large, in two to three times the time
+        "family": "pixel",
+        "network": dict(
+            sample_size=32, in_channels=3, out_channels=3, block_out_channels=(8, 16, 32, 64), mid_block_type=None,
+            down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, **_SMALL,
+        ),
+    },
     "ddpm_32x32": {  # 35,746,307 parameters: Ho et al. 2020, as in the paper's CIFAR-20 setting
         "family": "pixel",
         "network": dict(
