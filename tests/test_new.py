@@ -52,7 +52,7 @@ def refusal(capsys, *arguments):
     before = sorted(paths.root().glob("params/*"))
     assert run("new", *arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert sorted(paths.root().glob("params/*")) == before and not paths.runs().exists()
+    assert sorted(paths.root().glob("params/*")) == before and not list(paths.runs().glob("[!.]*"))  # .images may be kept
     return line
 
 
@@ -77,7 +77,8 @@ def test_what_it_writes_can_be_checked_and_tells_the_plan(here, capsys):
 @pytest.mark.parametrize("of", list(new.FEATURE))
 @pytest.mark.parametrize("side", list(new.MODELS))
 def test_every_choice_is_allowed_and_fits_its_model(n, of, side):
-    chosen = new.choices("mine", {"images": "a", "contributors_csv": ""}, n, 5 * n, of, side)
+    wished = new._wished([of])
+    chosen = new.choices("mine", {"images": "a", "contributors_csv": ""}, n, 5 * n, wished, side)
     text = new.text(chosen, ["estimated time    1 min"])
     values = params.check(yaml.safe_load(text), "mine")
     assert values["n_coalitions"] >= max(2 * n, 48)
@@ -99,6 +100,16 @@ def test_a_folder_inside_is_written_from_the_root_and_another_one_whole(here, qu
     assert (inside["images"], inside["contributors_csv"]) == ("data/mine", "")
     assert (outside["images"], outside["contributors_csv"]) == (str(other / "my: images"), str(other / "who.csv"))
     assert all(command.load(paths.params(name)) for name in ("inside", "outside"))
+
+
+def test_several_properties_are_written_as_they_are_measured(here, quick, capsys):
+    (here / "mine.py").write_text("def bright(images):\n    return images.mean((1, 2, 3))\n")
+    asked = ["mine:bright/percentile/lower", "inception_score", "fid", "cluster_entropy/pooled_pixels"]
+    assert run("new", "mine", "--images", "data/mine", *(word for one in asked for word in ("--property", one))) == 0
+    values = command.load(here / "params/mine.yaml")
+    assert [values[name] for name in ("property", "aggregate", "direction")] == ["mine:bright", "percentile", "lower"]
+    assert values["also"] == ["inception_score/contributor_classifier", "fid/pooled_pixels", "cluster_entropy/pooled_pixels"]
+    assert "mine:bright: one number for each image" in capsys.readouterr().out
 
 
 def test_a_home_of_ones_own_is_found(here, quick, monkeypatch):
@@ -130,7 +141,13 @@ BAD = {
     "a path": (["../mine", "--images", "data/mine"], "../mine: small letters"),
     "a folder that is not there": (["mine", "--images", "nowhere"], "images: 'nowhere': no such folder"),
     "a csv that is not there": (["mine", "--images", "data/mine", "--contributors", "who.csv"], "who.csv: no such file"),
-    "no property": (["mine", "--images", "data/mine", "--property", "fame"], "--property fame: must be one of cluster_entropy"),
+    "no property": (
+        ["mine", "--images", "data/mine", "--property", "fame"],
+        "property fame: fame must be one of inception_score",
+    ),
+    "a property twice": (["mine", "--images", "data/mine", "--property", "fid", "--property", "fid"], "must stand there once"),
+    "no feature": (["mine", "--images", "data/mine", "--property", "kid/fame"], "kid/fame: after kid/ must stand pooled_pixels"),
+    "no function": (["mine", "--images", "data/mine", "--property", "nowhere:f"], "nowhere:f: nowhere cannot be imported"),
     "no side": (["mine", "--images", "data/mine", "--side", "24"], "--side 24: must be one of 16, 32"),
     "colourfulness of grey": (["mine", "--images", "grey", "--property", "aesthetic_score"], "are grey, so they have no"),
     "two contributors": (["mine", "--images", "two"], "contributors: giver 0, giver 1: must be at least 3"),

@@ -57,7 +57,7 @@ BAD = {
     "one value for a list": ("alphas: 0.5", ["alphas: 0.5", "must be a valid list"]),
     "not a number": ("train_lr: .nan", ["train_lr: nan", "must be a finite number"]),
     "infinite": ("train_lr: .inf", ["train_lr: inf", "must be a finite number"]),
-    "unknown model": ("model: unet_9x9", ["model: 'unet_9x9'", "must be one of unet_8x8, ddpm_32x32"]),
+    "unknown model": ("model: unet_9x9", ["model: 'unet_9x9'", "must be one of unet_8x8, unet_16x16"]),
     "unknown schedule": ("train_schedule: linear", ["train_schedule: 'linear'", "'constant', 'cosine' or 'one_cycle'"]),
     "an address that is none": ("ray_address: ray://host", ["ray_address: 'ray://host'", "auto"]),
     "half a GPU more": (

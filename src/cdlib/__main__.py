@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help="of the run: small letters, digits and _")
     command.add_argument("--images", required=True, metavar="FOLDER", help="with one folder in it for each contributor")
     command.add_argument("--contributors", default="", metavar="CSV", help="whose each image is: columns file, contributor")
-    command.add_argument("--property", default="cluster_entropy", help="what is credited: cluster_entropy | aesthetic_score")
+    told = "what is credited, such as cluster_entropy (the default), inception_score, fid/clip_b32, mine:sharpness/mean/lower; "
+    command.add_argument("--property", action="append", default=[], metavar="NAME", help=told + "several are given one by one")
     command.add_argument("--side", type=int, default=0, metavar="PX", help="side of the images: 16 | 32; 16 without a GPU")
     pieces = "write a folder of images to try `cdlib new` on: pieces of photographs, of eight contributors"
     command = commands.add_parser("photographs", help=pieces, description=pieces)

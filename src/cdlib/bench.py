@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from cdlib import executors, families, gradients, machine, plan, recipes
+from cdlib import executors, families, gradients, machine, names, plan, recipes
 from cdlib.machine import one_thread
 from cdlib.train import train
 from cdlib.utilities import START
@@ -108,7 +108,7 @@ def total(params: dict, each: pd.DataFrame, gradient: float, n_images: int) -> f
     nobodies = params["n_empty_seeds"] * (one["retrain"] - queries * drawn)
     steps = recipes.recipe(params, "train").n_steps(n_images) * each["train"]["full"]
     steps += recipes.recipe(params, "prune").n_steps(n_images) * each["train"]["sparse"]
-    if params["property"] == "cluster_entropy":
+    if "cluster_entropy" in names.properties(params):
         steps += params["n_reference"] * drawn
     return steps + (models - nobodies + features * gradient) / executors.n_workers(params) + N_NOTEBOOKS * NOTEBOOK_SECONDS
 

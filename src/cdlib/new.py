@@ -12,37 +12,52 @@ from pathlib import Path
 
 import yaml
 
-from cdlib import check, datasets, params, paths, plan
-from cdlib.command import say
+from cdlib import check, datasets, names, params, paths, plan
+from cdlib.command import needed, say
 from cdlib.datasets import image_folder
 from cdlib.errors import Refused
 from cdlib.features import GRID
 
 MODELS = {16: "unet_16x16", 32: "unet_32x32"}  # by the side of the images
 WIDTH = 40  # of a line before its comment
-FEATURE = {"cluster_entropy": "pooled_pixels", "aesthetic_score": "colourfulness"}  # that need no download
+FEATURE = {  # that need no download
+    "cluster_entropy": "pooled_pixels",
+    "aesthetic_score": "colourfulness",
+    "inception_score": "contributor_classifier",
+    "fid": "pooled_pixels",
+    "kid": "pooled_pixels",
+}
+SEES = {
+    "cluster_entropy": "how evenly the model's images fall into clusters: variety",
+    "aesthetic_score": "how high its best tenth scores; by colourfulness, how colourful that is",
+    "inception_score": "how surely an image is one contributor's kind, and how many kinds there are",
+    "fid": "distance of the model's images to the given ones; less is better",
+    "kid": "distance of the model's images to the given ones; less is better",
+}
 OTHER_BYTES = 20e6  # of a run: its two models, notebooks, tables, figures
 
 
-def new(name: str, images: str, contributors: str = "", property: str = "cluster_entropy", side: int = 0):  # noqa: A002
+def new(name: str, images: str, contributors: str = "", property: list[str] = (), side: int = 0):  # noqa: A002
     """Look at the images, write params/NAME.yaml and print the plan. Writes nothing when anything is refused.
+
+    property    each as in the parameter `also`; what it is computed from may be left out. The first is the run's property,
+                the others are measured from the same images. A function of the user's own is tried on a few images
 
     Raises Refused when the file or a run of that name is there, the images cannot be used (image_folder), or a choice is none.
     """
-    file = _free(name)
-    if property not in FEATURE:
-        raise Refused(f"--property {property}: must be one of {', '.join(FEATURE)}")
+    file, wished = _free(name), _wished(property or ["cluster_entropy"])
     if side and side not in MODELS:
         raise Refused(f"--side {side}: must be one of {', '.join(map(str, MODELS))}")
     where = {"images": _written(images), "contributors_csv": _written(contributors) if contributors else ""}
     root, owner = image_folder.owners(where)
     side = side or _side()
-    chosen = choices(name, where, len(set(owner.values())), len(owner), property, side)
+    chosen = choices(name, where, len(set(owner.values())), len(owner), wished, side)
     values = params.check({key: value for key, (value, _) in chosen.items()}, str(file))
     say(f"reading {len(owner):,} images")
     datasets.check(values)
-    if property == "aesthetic_score" and _all_grey(values):
-        raise Refused(f"--property {property}: all images in {root} are grey, so they have no colourfulness: cluster_entropy")
+    if any(one["feature"] == "colourfulness" for one in wished.values()) and _all_grey(values):
+        raise Refused(f"--property aesthetic_score: all images in {root} are grey, so they have no colourfulness")
+    needed(values)
     given = datasets.load(values).contributors
     disk = f"estimated disk    {_disk_bytes(values, len(given)) / 1e6:,.0f} MB in runs/{name}"
     told = [*check.lines(values, given), disk]
@@ -51,6 +66,16 @@ def new(name: str, images: str, contributors: str = "", property: str = "cluster
     for line in [*told, *(f"note              {note}" for note in datasets.notes(values))]:
         say(line)
     say(f"{file}: written; read it, and then: cdlib run {os.path.relpath(file)}")
+
+
+def _wished(entries: list[str]) -> dict[str, dict]:
+    """{property: its parameters and, as `entry`, how `also` names it}. Raises Refused."""
+    full = [entry if "/" in entry or entry not in FEATURE else f"{entry}/{FEATURE[entry]}" for entry in entries]
+    try:
+        found = names.properties({"property": "", "feature": "", "aggregate": "mean", "direction": "higher", "also": full})
+    except ValueError as error:
+        raise Refused(f"--property {' '.join(entries)}: {error}") from None
+    return {name: own | {"entry": entry} for (name, own), entry in zip([*found.items()][1:], full, strict=True)}
 
 
 def _free(name: str) -> Path:
@@ -89,19 +114,25 @@ def _disk_bytes(values: dict, n_images: int) -> float:
     from cdlib.coalition import KEPT_IMAGES  # here, for it brings torch
 
     image = 3 * values["side_px"] ** 2
-    seen = 4 * 3 * GRID**2 + 8 if values["property"] == "cluster_entropy" else 4
+    wide = any(entry.startswith(("cluster_entropy", "fid", "kid")) for entry in (values["property"], *values["also"]))
+    seen = 4 * 3 * GRID**2 + 8 if wide else 4
     model = KEPT_IMAGES * image + values["n_images"] * seen
     gradients = (2 * n_images + 3 * values["n_images"]) * values["projection_dim"] * 4
     return plan.n_planned(values).sum() * model + gradients + n_images * image + OTHER_BYTES
 
 
-def choices(name: str, where: dict, n: int, n_images: int, property: str, side: int) -> dict:  # noqa: A002
-    """What the file says, and why: {parameter: (value, comment)}, for n contributors and so many images."""
+def choices(name: str, where: dict, n: int, n_images: int, wished: dict, side: int) -> dict:
+    """What the file says, and why: {parameter: (value, comment)}, for n contributors and so many images.
+
+    wished    as `_wished`
+    """
     found = f"{n} contributors, {n_images:,} images"
-    sees = {
-        "cluster_entropy": "how evenly the model's images fall into clusters: variety",
-        "aesthetic_score": "how colourful its best tenth is",
+    (first, own), *others = wished.items()
+    of_own = {
+        "aggregate": (own["aggregate"], "of its numbers of the images: mean | percentile | entropy"),
+        "direction": (own["direction"], "which are better: higher | lower"),
     }
+    feature = {"feature": (own["feature"], "what it is computed from")}
     return {
         "name": (name, f"the run's folder: runs/{name}, figures/{name}"),
         "dataset": ("image_folder", found),
@@ -114,8 +145,9 @@ def choices(name: str, where: dict, n: int, n_images: int, property: str, side: 
         "batch_size": (32, "images in a step"),
         "train_steps": (250, "gradient steps, full model and retraining; more draw better images"),
         "train_lr": (4.0e-3, "peak learning rate"),
-        "property": (property, sees[property]),
-        "feature": (FEATURE[property], "what it is computed from; needs no download"),
+        "property": (first, SEES.get(first, "a function of your own: its source belongs to the run")),
+        **(feature if own["feature"] else of_own),
+        "also": ([entry["entry"] for _, entry in others], "other properties of the same images, each credited by itself"),
         "n_clusters": (max(2, min(20, n_images // 4)), "of cluster_entropy: clusters of the full model's images"),
         "n_reference": (512, "of cluster_entropy: images of the full model that are clustered"),
         "n_images": (256, "images drawn from each model; more make the property less noisy"),

@@ -162,7 +162,7 @@ def _kept(file: Path) -> np.ndarray | None:
 
 
 def _decoded(root: Path, names: list[str], side_px: int) -> np.ndarray:
-    """The images of some files below a folder: uint8 [T, 3, S, S]. Raises Refused with the names of all that cannot be decoded."""
+    """The images of some files below a folder: uint8 [T, 3, S, S]. Raises Refused with the names of those that cannot be."""
     with warnings.catch_warnings(), ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         warnings.simplefilter("ignore")  # of odd metadata, and of size, which is refused only beyond twice that
         found = list(pool.map(lambda name: _attempt(root / name, side_px), names))
