@@ -20,6 +20,13 @@ def dataset(alike=False, side_px=16, n_each=30):
     return datasets.Dataset(images.astype(np.uint8), table)
 
 
+def changed(data):
+    """The same dataset with one other image."""
+    images = data.images.copy()
+    images[0] = 255 - images[0]
+    return datasets.Dataset(images, data.contributors)
+
+
 @pytest.fixture
 def given(monkeypatch, tiny):
     """Puts a dataset in place of the run's; gives the parameters."""
@@ -58,7 +65,7 @@ def test_the_classifier_is_trained_once_and_anew_for_other_images(given, tmp_pat
     assert torch.equal(torch.get_rng_state(), state)
     before = inception_score.settings(tmp_path, values)
     assert inception_score.prepare(tmp_path, values) == first
-    data.images[0] = 255 - data.images[0]
+    given(changed(data))
     inception_score.prepare(tmp_path, values)
     assert inception_score.settings(tmp_path, values) != before
 
@@ -86,6 +93,6 @@ def test_fid_and_kid_share_the_training_images_and_notice_others(given, tmp_path
     made = {name: properties.named(name).prepare(tmp_path, found[name]) for name in ("fid", "kid")}
     assert made["fid"] == made["kid"]
     before = properties.named("kid").settings(tmp_path, found["kid"])
-    data.images[3] = 0
+    given(changed(data))
     properties.named("fid").prepare(tmp_path, found["fid"])
     assert properties.named("kid").settings(tmp_path, found["kid"]) != before
