@@ -237,6 +237,17 @@ def test_arrays_that_are_lacking_are_seen_in_the_head_of_the_file(kept):
     assert kept.lacks(KEY, ["images"])
 
 
+def test_what_lies_among_the_records_and_is_none_is_foreign(kept):
+    ours = [f"ab/ab{'0' * 30}.json", "aside/notes.txt", "ab/.x.tmp", ".x.tmp"]
+    theirs = [".DS_Store", f"ab/{'0' * 32}.json", f"ab/ab{'0' * 30}.txt", "ab/deep/x", f"ab{'0' * 30}.json"]
+    for name in ours + theirs:
+        path = kept.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (kept.folder / "empty").mkdir()
+    assert kept.foreign() == sorted(kept.folder / name for name in theirs)
+
+
 def test_a_record_under_another_name_is_refused(kept):
     other = Measured.key(SPEC | {"seed": 2})
     kept.path(other).parent.mkdir(exist_ok=True)

@@ -34,6 +34,7 @@ def work(steps, seconds, clock, file=None):
         (3599.7, "1 h 00 min"),
         (7500, "2 h 05 min"),
         (90000, "25 h 00 min"),
+        (360_000, "4 d 04 h"),
     ],
 )
 def test_a_duration_is_said_as_a_person_says_it(seconds, said):

@@ -190,9 +190,11 @@ class Measured:
 
     def foreign(self) -> list[Path]:
         """What lies in the folder and is none of ours, by its name: it is never read."""
-        ours = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{30}\.(json|safetensors)|.*\.tmp|aside/.*")
-        files = (p for p in self.folder.rglob("*") if not p.is_dir())
-        return sorted(p for p in files if not ours.fullmatch(p.relative_to(self.folder).as_posix()))
+        ours, found = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{30}\.(json|safetensors)|.*\.tmp|aside/.*"), []
+        for folder, _, files in os.walk(self.folder):  # a path for each of many files would take longer than all else
+            inside = Path(folder, "_").relative_to(self.folder).as_posix()[:-1]
+            found += [Path(folder, name) for name in files if not ours.fullmatch(inside + name)]
+        return sorted(found)
 
     def lacks(self, key: str, arrays) -> bool:
         """Whether one of these arrays is not kept beside a record, by the head of its file alone.

@@ -84,8 +84,10 @@ def _lines(wanted: plan.Wanted, game: tuple, speed: Speed, se: float | None, k: 
 
 
 def _takes(more: float, wanted: plan.Wanted, speed: Speed) -> str:
-    """How many more coalitions, and about how long they take."""
+    """How many more coalitions, up to the next two digits, for it is an estimate, and about how long they take."""
     if more == math.inf:
         return "no number of coalitions, two values are equal"
+    digit = 10 ** max(len(str(more)) - 2, 0)
+    more = -(-more // digit) * digit
     seconds = speed(more, wanted.procedure)
     return f"{more:,} more coalitions" + (f", about {progress.duration(seconds)}" if more and seconds is not None else "")

@@ -16,13 +16,15 @@ SHOW_EVERY_SECONDS = 0.5
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Seconds as a person says them: `42 s`, `3 min 20 s`, `2 h 05 min`, and from a hundred hours on `5 d 03 h`."""
     seconds = int(round(seconds))
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds < 360_000:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 86400:,} d {seconds % 86400 // 3600:02d} h"
 
 
 def line(label: str, done: int, total: int, seconds: float) -> str:

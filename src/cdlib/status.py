@@ -63,11 +63,13 @@ def status(file: Path, changes: dict | None = None, se: float | None = None, top
 def _counts(asked: list) -> Counter:
     """Say what is measured of each purpose; returns how many coalitions are missing, by procedure."""
     missing, rows = Counter(), [provenance.count(*one) for one in asked]
-    say(f"\n{'coalitions for':42s} {'procedure':20s} {'wanted':>7} {'measured':>9} {'failed':>7} {'missing':>8} {'share':>6}")
+    wide = max(len(row["purpose"]) for row in rows)
+    heads = f"{'wanted':>7} {'measured':>9} {'failed':>7} {'missing':>8} {'share':>6}"
+    say(f"\n{'coalitions for':{wide}s} {'procedure':20s} {heads}")
     for row in rows:
         missing[row["procedure"]] += row["missing"]
         numbers = f"{row['wanted']:7d} {row['measured']:9d} {row['failed']:7d} {row['missing']:8d}"
-        say(f"{row['purpose'][:42]:42s} {row['procedure']:20s} {numbers} {_share(row['measured'], row['wanted'])}")
+        say(f"{row['purpose']:{wide}s} {row['procedure']:20s} {numbers} {_share(row['measured'], row['wanted'])}")
     n, found = sum(row["wanted"] for row in rows), sum(row["measured"] for row in rows)
     say(f"\nmeasured: {found:,} of {n:,} coalitions, {_share(found, n).strip()}")
     return missing

@@ -4,12 +4,15 @@
     .venv/bin/python tests/benchmarks/overhead.py --n 60 --workers 1 2
 
 Takes the models of a run that is done up to 03_prune, and measures coalitions in a folder of its own. A part's seconds are
-without those of the parts inside it. Run it by hand; the machine should have nothing else to do.
+without those of the parts inside it. Efficiency is what each worker brings of what the first brings alone; the ceiling is the
+same of processes that only train, and have nothing in common: what the machine's cores allow. Run it by hand; the machine
+should have nothing else to do.
 """
 
 import argparse
 import contextlib
 import cProfile
+import multiprocessing
 import os
 import pstats
 import shutil
@@ -23,6 +26,9 @@ from unittest.mock import patch
 import numpy as np
 
 from cdlib import coalitions, names, params, paths, plan, store, utilities
+
+CEILING_STEPS = 200
+CEILING_TIMES = 3
 
 
 class Clock:
@@ -110,9 +116,45 @@ def serial(values: dict, procedure: str, n: int, profile: bool):
         pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
 
 
+def trains(start, taken):
+    """Training steps of the U-Net for 8x8 digits on one thread, begun when the other processes begin; tells their seconds."""
+    import torch
+
+    from cdlib import families
+
+    torch.set_num_threads(1)
+    model = families.new(families.preset("unet_8x8") | {"noise_schedule": "linear"}, 0, "cpu")
+    images, t, noise = torch.zeros(64, 1, 8, 8), torch.arange(64), torch.ones(64, 1, 8, 8)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=True)
+    for i in range(CEILING_STEPS + 10):
+        if i == 10:  # the first steps are slower
+            start.wait()
+            before = time.perf_counter()
+        optimizer.zero_grad()
+        model.loss(images, t, noise).backward()
+        optimizer.step()
+    taken.put(time.perf_counter() - before)
+
+
+def at_once(k: int) -> float:
+    """Mean seconds of `trains` in each of k processes at once."""
+    context = multiprocessing.get_context("spawn")
+    start, taken = context.Barrier(k), context.Queue()
+    processes = [context.Process(target=trains, args=(start, taken)) for _ in range(k)]
+    for process in processes:
+        process.start()
+    seconds = [taken.get(timeout=600) for _ in processes]
+    for process in processes:
+        process.join()
+    return sum(seconds) / k
+
+
 def parallel(values: dict, procedure: str, n: int, workers: list[int]):
-    """The same coalitions by several numbers of workers: seconds, and what each worker brings of what the first brings."""
-    print("\n| workers | seconds | records' own seconds of each coalition | efficiency |\n| --- | --- | --- | --- |")
+    """The same coalitions by several numbers of workers: seconds, and how much of the first's work each brings."""
+    taken = [{k: at_once(k) for k in workers} for _ in range(CEILING_TIMES)]  # in turn: a machine's speed may drift
+    alone = {k: min(one[k] for one in taken) for k in workers}
+    heads = "workers | seconds | records' own seconds of each coalition | efficiency | ceiling | efficiency of the ceiling"
+    print(f"\n| {heads} |\n|{' --- |' * 6}")
     first = None
     for k in workers:
         with own(values | {"executor": "processes", "workers": k}) as run:
@@ -120,7 +162,9 @@ def parallel(values: dict, procedure: str, n: int, workers: list[int]):
         with own(values | {"executor": "processes", "workers": k}) as run:
             wall, recorded = measured_in(run, procedure, n)
         first = first or wall * k
-        print(f"| {k} | {wall:.2f} | {recorded / n:.3f} | {100 * first / (wall * k):.1f} % |", flush=True)
+        efficiency, ceiling = first / (wall * k), alone[workers[0]] / alone[k]
+        shares = f"{100 * efficiency:.1f} % | {100 * ceiling:.1f} % | {100 * efficiency / ceiling:.1f} %"
+        print(f"| {k} | {wall:.2f} | {recorded / n:.3f} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":
