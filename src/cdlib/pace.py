@@ -13,8 +13,8 @@ class Pace:
     """What was measured in the last hour.
 
     n          coalitions
-    seconds    of the clock, since the first of them began; an hour at most
-    at_once    how many were under way at once: their own seconds in a second of the clock
+    seconds    of the clock while any was under way, so that a run that ended or did other work meanwhile is not slower by it
+    at_once    how many were under way at once: their own seconds in such a second
     """
 
     n: int
@@ -23,7 +23,7 @@ class Pace:
 
     @property
     def per_hour(self) -> float:
-        """Coalitions of all procedures in an hour."""
+        """Coalitions of all procedures in an hour of such seconds."""
         return 3600 * self.n / self.seconds
 
 
@@ -40,11 +40,19 @@ def present(records: Iterable[tuple[float, float]], now: float, workers: float =
     recent = [(written, seconds) for written, seconds in records if now - WINDOW_SECONDS < written <= now]
     if not recent:
         return None
-    began = max(now - WINDOW_SECONDS, min(written - seconds for written, seconds in recent))
-    clock, work = max(now - began, LEAST_SECONDS), sum(seconds for _, seconds in recent)
+    clock, work = max(_busy(recent, now), LEAST_SECONDS), sum(seconds for _, seconds in recent)
     if work > workers * (clock + max(seconds for _, seconds in recent)):
         return None
     return Pace(len(recent), clock, work / clock)
+
+
+def _busy(recent: list[tuple[float, float]], now: float) -> float:
+    """Seconds of the last hour in which any was under way: as long after one was written as it took, the next may have been."""
+    busy, until = 0.0, now - WINDOW_SECONDS
+    for begun, over in sorted((written - seconds, min(written + seconds, now)) for written, seconds in recent):
+        busy += max(over - max(begun, until), 0)
+        until = max(until, over)
+    return busy
 
 
 def each(seconds: dict[str, list[float]]) -> dict[str, float]:

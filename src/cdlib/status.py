@@ -92,7 +92,8 @@ def _speed(here: store.Run, asked: list, missing: Counter):
     now = pace.present(times, time.time(), workers if here["executor"] in LOCAL else math.inf)
     at_once = now.at_once if now and now.at_once > 0 else workers
     if now:
-        say(f"rate: {now.n:,} in the last {progress.duration(now.seconds)}, {now.per_hour:,.0f} an hour, {at_once:.1f} at once")
+        busy = f"{now.n:,} in the last hour, in {progress.duration(now.seconds)} of work"
+        say(f"rate: {busy}: {now.per_hour:,.0f} an hour, {at_once:.1f} at once")
     else:
         say(f"rate: none measured here in the last hour; with {workers} at once, by the seconds that those before took:")
     known = [f"{procedure} {3600 / s * at_once:,.0f} an hour" for procedure, s in each.items() if s > 0]
