@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from cdlib import executors, families, gradients, machine, names, plan, recipes
+from cdlib.families import ready
 from cdlib.machine import one_thread
 from cdlib.train import train
 from cdlib.utilities import START
@@ -24,6 +25,8 @@ N_NOTEBOOKS = 8
 def models(params: dict) -> tuple:
     """The full model and the pruned one."""
     config = families.preset(params["model"]) | {"noise_schedule": params["noise_schedule"]}
+    if params["full_path"]:
+        config |= ready.config(params)
     full, sparse = (families.new(config, 0, machine.device(params["device"])) for _ in range(2))
     sparse.prune(params["pruning_ratio"])
     return full, sparse
@@ -106,7 +109,7 @@ def total(params: dict, each: pd.DataFrame, gradient: float, n_images: int) -> f
     queries, timesteps = params["n_images"], params["gradient_timesteps"]
     features = 2 * (n_images + queries) * timesteps + queries * params["sampling_steps"]
     nobodies = params["n_empty_seeds"] * (one["retrain"] - queries * drawn)
-    steps = recipes.recipe(params, "train").n_steps(n_images) * each["train"]["full"]
+    steps = 0 if params["full_path"] else recipes.recipe(params, "train").n_steps(n_images) * each["train"]["full"]
     steps += recipes.recipe(params, "prune").n_steps(n_images) * each["train"]["sparse"]
     if "cluster_entropy" in names.properties(params):
         steps += params["n_reference"] * drawn

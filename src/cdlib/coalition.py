@@ -107,7 +107,7 @@ def _n_kept(spec: dict, side_px: int, keeps) -> int:
 def _model(folder: Path, params: dict, spec: dict, kept: checkpoint.Checkpoint):
     """The model of a coalition: start weights, then trained on the coalition's images, or without the others' by unlearning.
 
-    Nobody's trained model, and everybody's unlearned one, stay as they start.
+    Nobody's trained model, everybody's unlearned one, and a given one stay as they start.
     """
     procedure, seed, average = spec["procedure"], spec["seed"], None
     table, start = stages.dataset(params).contributors, START[procedure]
@@ -124,6 +124,8 @@ def _model(folder: Path, params: dict, spec: dict, kept: checkpoint.Checkpoint):
             x, removed = stages.inputs(folder, params, model, digest, everybody), ~np.isin(everybody, ids)
             unlearn.METHODS[procedure](model, x, removed, how, seed, checkpoint=kept)
             return model
+        if procedure == "given":
+            return stages.load(folder, params, start)
         model, average = stages.started(folder, params, start)
     if len(ids):
         train(model, stages.inputs(folder, params, model, digest, ids), how, seed, average, checkpoint=kept)

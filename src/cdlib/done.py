@@ -74,7 +74,8 @@ def inputs(notebook: str, values: dict) -> str:
     And the user's own files, which may have changed under the same names (paths.stamp).
     """
     code = [cells.code(p) for p in paths.notebooks() if p.stem <= notebook]
-    files = [paths.stamp(paths.given(values[n])) for n in ("images", "contributors_csv") if values[n]]
+    own = [n for n in ("images", "contributors_csv", "full_path") if n in names(notebook) and values[n]]
+    files = [paths.stamp(paths.given(values[n])) for n in own]
     return digest(canonical([_library(), code, {n: values[n] for n in names(notebook)}, files]))
 
 

@@ -282,7 +282,7 @@ def sizes(members):
 
 @styled
 def curve(losses):
-    """Training loss against step: each, and the running mean over a twentieth of them.
+    """Training loss against step: each, and the running mean over a twentieth of them; of a given model there are none.
 
     losses   float [steps]  mean squared error of the predicted noise
     """
@@ -293,6 +293,6 @@ def curve(losses):
     axes = figure.subplots()
     axes.plot(frame["step"], frame["loss"], color="#BBBBBB", linewidth=0.5)
     axes.plot(frame["step"], frame["smoothed"], color="k", label=f"mean of {width} steps")
-    axes.set(xlabel="Step", ylabel="Loss (MSE)", yscale="log")
-    axes.legend()
+    axes.set(xlabel="Step", ylabel="Loss (MSE)", yscale="log" if len(frame) else "linear")
+    axes.legend(title="" if len(frame) else "trained before, not here")
     return figure

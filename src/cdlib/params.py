@@ -120,6 +120,7 @@ class Params(BaseModel):
     iu_batch: Positive
     iu_draws: Positive
     fid_embedding: Literal[tuple(EMBEDDINGS)]
+    full_path: str
     vqvae_path: str
     minisd_path: str
     blip_path: str
@@ -140,6 +141,7 @@ class Params(BaseModel):
             "feature": self.feature not in (allowed := FEATURES.get(self.property, Feature))
             and f"must be one of {', '.join(allowed)}",
             "also": self._also_wrong(),
+            "ema": self.full_path and self.ema == "continued" and "full_path has no average to continue: must be none or fresh",
             "embedding": self._untrained(self.embedding),
             "fid_embedding": self._untrained(self.fid_embedding),
             "n_reference": any(entry.split("/")[0] == "cluster_entropy" for entry in (self.property, *self.also))

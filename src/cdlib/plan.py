@@ -48,10 +48,16 @@ def _crossed(purpose: str, members: np.ndarray, seeds) -> Wanted:
 
 
 def ends(params: dict) -> list[Wanted]:
-    """Notebook 02: v(everybody) and v(nobody), each with several seeds, for their noise enters every credit."""
+    """Notebook 02: v(everybody) and v(nobody), each with several seeds, for their noise enters every credit.
+
+    Of a model that was given (full_path) there is but one, whose noise is not known.
+    """
     n, first = n_contributors(params), params["train_seed"]
+    full = _crossed("everybody", coalitions.everybody(n), range(first, first + params["n_full_seeds"]))
+    if params["full_path"]:
+        full = Wanted("everybody", "given", full.members[:1], full.seeds[:1])
     return [
-        _crossed("everybody", coalitions.everybody(n), range(first, first + params["n_full_seeds"])),
+        full,
         _crossed("nobody", coalitions.nobody(n), range(first, first + params["n_empty_seeds"])),
     ]
 

@@ -3,7 +3,7 @@
 No torch is needed to know a recipe.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ def of(params: dict, procedure: str) -> Recipe | Influence:
     if procedure == "influence_unlearning":
         own = {name: params[f"iu_{name}"] for name in ("ratio", "damping", "draws")}
         return Influence(**own, batch_size=params["iu_batch"], **shared)
+    if procedure == "given":  # as it is
+        return replace(recipe(params, "finetune"), steps=0)
     return recipe(params, "train" if procedure == "retrain" else "finetune")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cdlib import checkpoint, datasets, families, machine, measured, names, pretrained, store
 from cdlib.errors import Refused
+from cdlib.families import ready
 from cdlib.progress import Progress
 from cdlib.recipes import Recipe, recipe
 
@@ -47,6 +48,8 @@ def config(folder: Path, params: dict) -> dict:
     found, place = families.preset(params["model"]), frozen(folder, params)
     if found["family"] != "text_to_image":  # whose base model has its own
         found["noise_schedule"] = params["noise_schedule"]
+    if params["full_path"]:
+        found |= ready.config(params)
     if place and not place.is_dir():
         raise Refused(f"{place}: not there; run the notebook that makes it: 02_train")
     return found | ({"frozen_digest": _frozen_digest(place, found["frozen"])} if place else {})
@@ -66,6 +69,8 @@ def needed(folder: Path, params: dict) -> Path | None:
         from cdlib.train import eight_bit
 
         eight_bit()
+    if params["full_path"]:
+        ready.check(params)
     return frozen(folder, params)
 
 
@@ -152,12 +157,27 @@ def path(folder: Path, name: str) -> Path:
 
 
 def full(run: store.Run) -> dict:
-    """Train the full model, unless this run has it; returns what stands beside it, with the losses."""
+    """Train the full model, or take the given one, unless this run has it; returns what stands beside it, with the losses."""
     built, device = config(run.folder, run.params), machine.device(run["device"])
+    if run["full_path"]:
+        return _given(run, built, device)
     model = families.new(built, run["train_seed"], device, frozen(run.folder, run.params))
     how = recipe(run.params, "train")
     origin = {"recipe": how.as_dict(), "model": model.config, "seed": run["train_seed"], "dataset": dataset(run.params).digest()}
     return _keep(run, "full", origin, lambda: model, how)
+
+
+def _given(run: store.Run, built: dict, device: str) -> dict:
+    """The full model that was trained before, kept as the run's own; it has no losses. Raises Refused when images do not fit."""
+    kept, origin = path(run.folder, "full"), {"given": ready.digest(run.params), "model": built}
+    for file in (kept, kept.with_suffix(".json")):
+        run.made(file)
+    if about := _kept(run, "full", origin):
+        return about
+    model, data = families.restore(built, ready.tensors(run.params), device, frozen(run.folder, run.params)), dataset(run.params)
+    inputs(run.folder, run.params, model, data.digest(), data.contributors.image.to_numpy()[:1])
+    told = {"origin": origin, "train_seconds": 0.0, "ema_step": 0, "device": machine.device_name(device), "losses": []}
+    return families.save(model, kept, told)
 
 
 def sparse(run: store.Run) -> dict:

@@ -21,6 +21,7 @@ WIDTH_IN = 5.5  # text width of the paper
 
 PROCEDURES = {  # shown as
     "retrain": "Retraining",
+    "given": "Given model",
     "finetune": "FT",
     "sparse_finetune": "Sparsified FT",
     "gradient_ascent": "Sparsified GA",

@@ -56,7 +56,8 @@ def about_property(run, property):
 def ends(run, property):
     """v(everybody) and v(nobody): two facts, and the values of the models, float [R] each."""
     measured, facts, found = run.table("measured"), [], []
-    of = {"everybody": "trained on everybody's images", "nobody": "without any contributor's images"}
+    given = "trained before, elsewhere" if run["full_path"] else "trained on everybody's images"
+    of = {"everybody": given, "nobody": "without any contributor's images"}
     for wanted in plan.ends(run.params):
         values = attributions.game(run.params, wanted, measured, property)[1]
         found.append(values)
@@ -160,9 +161,10 @@ def how(run, method):
     """How the credits were made: images, model, procedure, estimator, coalitions, seeds, versions."""
     p, table, wanted = run.params, run.table("contributors"), _wanted(run, method)
     length = f"{p['train_epochs']} passes" if p["train_epochs"] else f"{p['train_steps']} gradient steps"
+    trained = "trained before, elsewhere" if p["full_path"] else f"trained on everybody's images for {length}"
     facts = [
         ("Images", f"dataset {p['dataset']}: {len(table):,} images of {table['contributor'].nunique()} contributors"),
-        ("Model", f"{p['model']}, trained on everybody's images for {length}; images drawn in {p['sampling_steps']} steps"),
+        ("Model", f"{p['model']}, {trained}; images drawn in {p['sampling_steps']} steps"),
         ("Method", method),
     ]
     seeds = [f"models of {w.purpose} {', '.join(map(str, w.seeds))}" for w in plan.ends(p)]

@@ -24,7 +24,7 @@ from cdlib.params import n_contributors
 from cdlib.plan import Wanted
 from cdlib.progress import Progress
 
-START = {"retrain": None, "finetune": "full", "sparse_finetune": "sparse"}
+START = {"retrain": None, "given": "full", "finetune": "full", "sparse_finetune": "sparse"}
 START |= {"gradient_ascent": "sparse", "influence_unlearning": "sparse"}
 MAX_ATTEMPTS = 3
 VERSION = 1  # to be raised when the code of training, sampling or a property changes what a coalition measures
