@@ -64,9 +64,9 @@ def records(scratch):
 def start(scratch):
     """Start, or go on with, a smoke run in a process of its own."""
     env = os.environ | {"CDLIB_RUNS": f"{scratch}/runs", "CDLIB_FIGURES": f"{scratch}/figures", "CDLIB_ROOT": str(ROOT)}
-    log = (scratch.parent / f"{scratch.name}.log").open("a")
     command = [sys.executable, "-m", "cdlib", "run", str(ROOT / "params" / "smoke.yaml")]
-    return subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    with (scratch.parent / f"{scratch.name}.log").open("a") as log:
+        return subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
 
 def kill_one(scratch, rng):
