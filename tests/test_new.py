@@ -63,7 +63,7 @@ def test_what_it_writes_can_be_checked_and_tells_the_plan(here, capsys):
     assert (values["dataset"], values["images"], values["n_contributors"]) == ("image_folder", "data/mine", N)
     assert run("check", "params/mine.yaml") == 0
     checked = capsys.readouterr().out
-    for words in (f"contributors      {N}\n", f"images            {N * EACH}, {EACH} to {EACH} from each", "48 sparse_finetune"):
+    for words in (f"contributors      {N}\n", f"images            {N * EACH}, {EACH} from each", "48 sparse_finetune"):
         assert words in told and words in checked
     assert re.search(r"estimated time    \d.* with \d+ workers", told) and re.search(
         r"estimated disk    \d+ MB in runs/mine", told

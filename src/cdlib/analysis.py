@@ -6,6 +6,7 @@ N  contributors        k  images        H, W  pixels
 import numpy as np
 import pandas as pd
 
+from .contributors import span
 from .pictures import bare, mosaic
 from .style import Drawing, colour, styled
 
@@ -68,7 +69,7 @@ def image_entropy(credits, training, reported=None):
     axes.set(xlim=(-0.7, len(frame) - 0.3), ylim=(0, None))
     figure.legend(loc="outside upper left", ncols=2)
     figure.note(
-        f"Bars: mean over the contributor's {_n(frame['n_images'])} images; lines: 95 % intervals, bootstrap over images. "
+        f"Bars: mean over the contributor's {span(frame['n_images'])} images; lines: 95 % intervals, bootstrap over images. "
         f"Left of the red line: the top 20 % by {credits['method'].iloc[0]}.{_as_reported(reported)}"
     )
     return figure
@@ -117,8 +118,3 @@ def _as_reported(rows):
 
 def _long(frame):
     return frame["contributor"].astype(str).str.len().max() > 3
-
-
-def _n(counts):
-    low, high = counts.min(), counts.max()
-    return str(low) if low == high else f"{low} to {high}"

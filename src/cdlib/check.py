@@ -35,7 +35,7 @@ def lines(values: dict, given: pd.DataFrame | None = None) -> list[str]:
     from cdlib import bench  # here, for it brings torch
 
     n, images = datasets.planned(values) if given is None else (given.contributor.nunique(), len(given))
-    each = "" if given is None else f", {contributors.counts(given).min()} to {contributors.counts(given).max()} from each"
+    each = "" if given is None else f", {contributors.span(contributors.counts(given))} from each"
     full, sparse = bench.models(values)
     planned = plan.n_planned(values)
     found = [

@@ -17,6 +17,12 @@ def counts(table: pd.DataFrame) -> np.ndarray:
     return table.groupby("contributor").size().loc[labels(table)].to_numpy()
 
 
+def span(counts) -> str:
+    """The least and the most of some counts, in words: "30", or "15 to 30"."""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def owners(table: pd.DataFrame) -> pd.Series:
     """The contributor's index of each image, indexed by image id."""
     index = {label: i for i, label in enumerate(labels(table))}
