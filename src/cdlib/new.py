@@ -144,7 +144,7 @@ def choices(name: str, where: dict, n: int, n_images: int, wished: dict, side: i
         "device": ("auto", "a GPU where there is one: auto | cpu | cuda | cuda:1"),
         "batch_size": (32, "images in a step"),
         "train_steps": (700, "gradient steps, full model and retraining; fewer draw little but noise, more draw better images"),
-        "train_lr": (6.0e-3, "peak learning rate"),
+        "train_lr": (4.0e-3, "peak learning rate; 6.0e-3 has left some seeds with noise alone"),
         "property": (first, SEES.get(first, "a function of your own: its source belongs to the run")),
         **(feature if own["feature"] else of_own),
         "also": ([entry["entry"] for _, entry in others], "other properties of the same images, each credited by itself"),
