@@ -50,7 +50,7 @@ def test_a_released_file_differs_from_the_papers_where_it_says_so():
         "gradient_noise",
         "embedding_distance",
     }
-    warm_up = {"prune_warmup_steps", "finetune_warmup_steps"}
+    warm_up = {"prune_warmup_steps", "finetune_warmup_steps", "finetune_lr"}
     assert differing("artbench") == {*warm_up, "precision", "damping", "similarity_max", "n_counterfactual_seeds"}
 
 

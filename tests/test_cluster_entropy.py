@@ -15,7 +15,7 @@ BLOBS = np.concatenate([np.random.default_rng(k).normal(6 * k, 1, (20, 5)) for k
 
 def test_entropy_is_in_nats_and_largest_when_clusters_are_even():
     assert entropy(np.array([0, 1, 2, 3])) == pytest.approx(np.log(4))
-    assert entropy(np.array([7, 7, 7])) == 0
+    assert str(entropy(np.array([7, 7, 7]))) == str(entropy(np.array([7]))) == "0.0"
     cluster = np.random.default_rng(0).integers(0, 20, 300)
     assert entropy(cluster) == pytest.approx(stats.entropy(np.bincount(cluster)))
 

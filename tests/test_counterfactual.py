@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cdlib import counterfactual
+from cdlib import counterfactual, figures, store
+from cdlib.errors import Missing
 
 
 def test_relative_change_is_in_percent_of_the_full_model():
@@ -16,9 +17,22 @@ def test_the_same_models_change_nothing():
     assert counterfactual.relative_change([2.0, 3.0], [2.0, 3.0]) == 0
 
 
-def test_a_property_of_0_is_refused():
-    with pytest.raises(ValueError, match="is 0"):
-        counterfactual.relative_change([1.0], [0.0])
+def test_a_fall_of_a_negative_property_is_below_zero():
+    assert counterfactual.relative_change([-10.0], [-5.0]) == pytest.approx(-100)
+    assert counterfactual.relative_change([-2.5, -2.5], [-4.0, -6.0]) == pytest.approx(50)
+    low, high = counterfactual.interval([-11.0, -9.0, -10.0], [-5.0, -5.1])
+    assert low < counterfactual.relative_change([-11.0, -9.0, -10.0], [-5.0, -5.1]) < high < 0
+
+
+@pytest.mark.parametrize("full", [[0.0], [0.0, 0.0], [1e-13], [-1e-13], [-1.0, 1.5], [0.4, -0.2, 0.1]])
+def test_a_change_relative_to_nearly_nothing_is_not_defined(full):
+    with pytest.raises(Missing, match="within its noise of 0: a relative change is not defined"):
+        counterfactual.relative_change([1.0], full)
+
+
+@pytest.mark.parametrize("full", [[1e-6], [1e-6, 1.1e-6], [0.4, 0.2, 0.1]])
+def test_a_small_property_that_stands_out_of_its_noise_has_a_change(full):
+    assert counterfactual.relative_change([0.0], full) == pytest.approx(-100)
 
 
 def test_with_one_full_model_the_interval_is_that_of_t():
@@ -44,9 +58,22 @@ def test_the_interval_covers_at_its_nominal_rate():
     assert np.mean(inside) == pytest.approx(0.95, abs=0.025)
 
 
-def test_the_frame_has_a_row_for_each_method_and_change():
+@pytest.fixture
+def here(scratch, tiny):
+    """A run whose notebook 07 is at work."""
+    return store.Run("07_counterfactual", tiny)
+
+
+def test_a_change_that_is_not_defined_has_no_row_and_is_named(here):
+    frame = counterfactual.frame(here, {("LOO", "remove_top_40"): [4.0], ("TRAK", "keep_top_60"): [0.0, 1.0]}, [0.0])
+    assert frame.empty and list(frame) == counterfactual.COLUMNS
+    assert list(here.left_out) == ["remove_top_40, LOO", "keep_top_60, TRAK"]
+    assert "or defined" in figures.counterfactual(frame).missing
+
+
+def test_the_frame_has_a_row_for_each_method_and_change(here):
     after = {("LOO", "remove_top_40"): [4.0, 5.0], ("LOO", "keep_top_60"): [6.6]}
-    frame = counterfactual.frame(after, [6.0], property="inception_score")
+    frame = counterfactual.frame(here, after, [6.0])
     assert list(frame) == ["method", "property", "change", "percent", "low", "high", "n_seeds"]
     assert frame.change.tolist() == ["remove_top_40", "keep_top_60"]
     assert frame.percent.tolist() == pytest.approx([-25, 10]) and frame.n_seeds.tolist() == [2, 1]

@@ -70,7 +70,7 @@ def test_an_image_has_the_entropy_of_its_class_probabilities(run, monkeypatch):
     probabilities = np.concatenate([sure, torn]).astype(np.float32)
     monkeypatch.setattr(properties.named("inception_score"), "per_image", lambda *_: {"probabilities": probabilities})
     frame = examples.training_images(run)
-    assert frame.entropy[: n - 1].tolist() == [0] * (n - 1)
+    assert list(map(str, frame.entropy[: n - 1])) == ["0.0"] * (n - 1)
     assert frame.entropy.iloc[-1] == pytest.approx(np.log(10))
 
 

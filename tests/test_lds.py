@@ -187,6 +187,12 @@ def test_fewer_than_three_test_coalitions_cannot_be_ranked():
         lds.enough(members[:2], targets[:2])
 
 
+def test_test_coalitions_that_are_all_alike_rank_nothing():
+    members, targets, _ = retrained()
+    with pytest.raises(Missing, match=f"^all {B} test coalitions have the same property: a rank correlation is not defined"):
+        lds.enough(members, np.ones_like(targets))
+
+
 def test_few_test_coalitions_or_a_perfect_order_of_them_give_no_interval():
     members, targets, values = retrained()
     assert np.isnan(lds.interval_subsets(members[:4], targets[:4], values)).all()

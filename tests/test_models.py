@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cdlib import families, sample
+from cdlib import families, params, paths, recipes, sample
 from cdlib.datasets.digits import images_and_classes
 from cdlib.errors import Refused
 from cdlib.recipes import Recipe
@@ -171,6 +171,12 @@ def test_a_warm_up_longer_than_the_training_ends_on_its_way_up():
     assert moves(replace(RECIPE, steps=200, schedule="cosine", warmup_steps=500)) == pytest.approx(
         1e-3 * np.arange(200) / 500, abs=1e-6
     )
+
+
+def test_released_fine_tuning_has_the_rates_of_the_first_200_of_500_warm_up_steps():
+    recipe = recipes.recipe(params.load(paths.root() / "params" / "artbench_released.yaml"), "finetune")
+    same = {"lr": recipe.lr, "schedule": recipe.schedule, "warmup_steps": recipe.warmup_steps, "steps": recipe.steps}
+    assert moves(replace(RECIPE, **same)) == pytest.approx(3e-4 * np.arange(200) / 500, abs=1e-7)
 
 
 def test_one_cycle_rises_for_30_percent_of_the_steps_and_ends_near_nothing():

@@ -74,6 +74,11 @@ def test_numbers_of_the_images_become_one(mine, name, aggregate, expected):
     assert own.value(given, own.per_image(None, given, IMAGES)) == pytest.approx(expected)
 
 
+def test_the_entropy_of_one_image_is_0(mine):
+    given = mine("brightness", aggregate="entropy", n_images=1)
+    assert own.value(given, own.per_image(None, given, IMAGES[:1])) == 0
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -1,9 +1,10 @@
 """Parameters: every bad input is one line that says what to change, before anything is written."""
 
+import numpy as np
 import pytest
 import yaml
 
-from cdlib import __main__, cells, command, params, paths, run
+from cdlib import __main__, cells, command, params, paths, plan, run, store
 from cdlib.errors import Refused
 
 FILES = sorted((paths.root() / "params").glob("*.yaml"))
@@ -27,21 +28,47 @@ BAD = {
     ),
     "a method without its coalitions": (
         "n_finetune: 0\ncompared: [FT Shapley]",
-        ["compared: ['FT Shapley']", "FT Shapley needs n_finetune above 0"],
+        ["compared: ['FT Shapley']", "FT Shapley needs n_finetune of at least 8"],
     ),
+    "a method with too few coalitions": (
+        "n_retrain: 4\ncompared: [Retraining Shapley]",
+        ["compared: ['Retraining Shapley']", "Retraining Shapley needs n_retrain of at least 8"],
+    ),
+    "warm-up as long as the training": (
+        "train_schedule: constant\ntrain_steps: 9\ntrain_warmup_steps: 9",
+        ["train_warmup_steps: 9", "less than train_steps (9)"],
+    ),
+    "warm-up longer than the fine-tuning": (
+        "finetune_schedule: cosine\nfinetune_steps: 200\nfinetune_warmup_steps: 500",
+        ["finetune_warmup_steps: 500", "less than finetune_steps (200)"],
+    ),
+    "warm-up longer than the pruning": (
+        "prune_schedule: constant\nprune_steps: 5\nprune_warmup_steps: 6",
+        ["prune_warmup_steps: 6", "less than prune_steps (5)"],
+    ),
+    "one cycle of one step": ("prune_steps: 1", ["prune_steps: 1", "one_cycle of a single step", "at least 2"]),
+    "one cycle of one pass": ("train_epochs: 1", ["train_epochs: 1", "one_cycle of a single step", "at least 2"]),
+    "FID of one image": (
+        "property: fid\nfeature: pooled_pixels\nembedding: pooled_pixels\nfid_embedding: pooled_pixels\nn_unlearn: 0\n"
+        "n_images: 1\ncompared: []",
+        ["n_images: 1", "at least 2"],
+    ),
+    "KID of one image": ("also: [kid/pooled_pixels]\nn_unlearn: 0\nn_images: 1", ["n_images: 1", "at least 2"]),
+    "unlearning judged by one image": ("n_images: 1", ["n_images: 1", "at least 2"]),
     "a fraction of nobody": ("remove_fraction: 0.01", ["remove_fraction: 0.01", "at least 1 of 20"]),
     "more owners than letters": (
         "owners_per_class: [27]\nimages_per_contributor: 5\nn_coalitions: 60\nn_paper_coalitions: 60",
         ["owners_per_class: 27", "at most 26"],
     ),
-    "no alpha": ("alphas: []", ["alphas: []", "at least 1"]),
     "owners than images": ("images_per_contributor: 59", ["images_per_contributor 59", "digit 8", "at most 58"]),
     "one contributor": ("owners_per_class: [1]", ["owners_per_class: [1]", "at least 2 contributors"]),
     "no owner": ("owners_per_class: [1, 0]", ["owners_per_class.1: 0", "greater than or equal to 1"]),
     "coalitions than unknowns": ("n_coalitions: 39", ["n_coalitions: 39", "at least 40 for 20 contributors"]),
     "few of the paper's draws": ("n_paper_coalitions: 10", ["n_paper_coalitions: 10", "at least 40 or 0"]),
     "alphas twice": ("alphas: [0.5, 0.5]", ["alphas: [0.5, 0.5]", "once"]),
-    "no retraining": ("n_retrain: 0", ["n_retrain: 0", "greater than or equal to 4"]),
+    "3 retrainings": ("n_retrain: 3", ["n_retrain: 3", "at least 4 or 0"]),
+    "2 fine-tunings": ("n_finetune: 2", ["n_finetune: 2", "at least 4 or 0"]),
+    "2 test coalitions": ("n_subsets: 2", ["n_subsets: 2", "at least 3 or 0"]),
     "LOO seeds": ("n_loo_seeds: 9\nn_full_seeds: 3", ["n_loo_seeds: 9", "at most n_full_seeds (3)"]),
     "an embedding that nobody trains": (
         "feature: inception_v3",
@@ -87,6 +114,30 @@ BAD_SET = {
 }
 
 
+# What a notebook is given, and what the line names: the same as of a file.
+GIVEN = {
+    "nothing": ({"n_images": None}, "n_images: None: must be a valid integer"),
+    "a dict": ({"n_images": {"a": 1}}, "n_images: {'a': 1}: must be a valid integer"),
+    "a tuple": ({"alphas": (0.25, 0.5)}, "alphas: (0.25, 0.5): must be a valid list"),
+    "a set": ({"also": set()}, "also: set(): must be a valid list"),
+    "numpy's integer": ({"n_images": np.int64(5)}, "n_images: np.int64(5): must be a valid integer"),
+    "numpy's truth": ({"compile": np.False_}, "compile: np.False_: must be a valid boolean"),
+    "an array": ({"alphas": np.array([0.5])}, "alphas: array([0.5]): must be a valid list"),
+    "an unknown name": ({"n_image": None}, "n_image: None: no notebook reads this name; did you mean n_images?"),
+}
+# What switches something off, and how many models are made then.
+OFF = {
+    "leave-one-out": ({"n_loo_seeds": 0}, 20 + 5),  # and the changes by its credits
+    "the LDS": ({"n_subsets": 0}, 3 * 8 * 2),
+    "the LDS, by its sizes": ({"alphas": []}, 3 * 8 * 2),
+    "retraining": ({"n_retrain": 0}, 8),
+    "fine-tuning": ({"n_finetune": 0}, 8),
+    "counterfactuals": ({"compared": []}, 4 * 5),
+    "counterfactuals, by their seeds": ({"n_counterfactual_seeds": 0}, 4 * 4),
+    "gradients": ({"gradient_timesteps": 0}, 5),  # the changes by D-TRAK
+}
+
+
 @pytest.fixture
 def refusal(scratch, capsys, monkeypatch):
     """Gives the one line with which a command refuses its input; no notebook may run, and nothing may be written."""
@@ -114,6 +165,11 @@ def test_bad_input_is_refused_in_one_line(refusal, file, content, named):
     line = refusal("run", file)
     assert line.startswith(f"cdlib: {file}: ")
     assert not [part for part in named if part not in line], line
+
+
+def test_warm_up_as_long_as_the_passes_is_refused(refusal, file):
+    file.write_text("train_schedule: cosine\ntrain_epochs: 2\ntrain_warmup_steps: 36")
+    assert refusal("run", file) == "cdlib: train_warmup_steps: 36: must be less than the 36 steps of train_epochs 2"
 
 
 @pytest.mark.parametrize(("text", "named"), BAD_SET.values(), ids=BAD_SET)
@@ -178,6 +234,20 @@ def test_a_change_on_the_command_line_comes_last(file):
 def test_only_plain_names_of_a_notebook_are_parameters():
     namespace = {"n_images": 3, "alphas": [0.5], "_i1": "text", "In": ["text"], "Out": {}, "np": pytest}
     assert cells.given(namespace) == {"n_images": 3, "alphas": [0.5]}
+
+
+@pytest.mark.parametrize(("given", "said"), GIVEN.values(), ids=GIVEN)
+def test_what_a_file_may_not_hold_a_notebook_is_not_given_either(given, said, scratch):
+    with pytest.raises(Refused) as refused:
+        store.open("06_lds", dict(given))
+    assert str(refused.value) == f"notebooks/06_lds.ipynb: {said}"
+
+
+@pytest.mark.parametrize(("changes", "fewer"), OFF.values(), ids=OFF)
+def test_what_is_switched_off_is_not_planned(changes, fewer, scratch):
+    with_it, without = (plan.n_planned(params.check({"shown_fractions": [0.1, 0.4]} | c, "mine")) for c in ({}, changes))
+    assert with_it.sum() - without.sum() == fewer
+    assert (without > 0).all()
 
 
 def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():

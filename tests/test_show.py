@@ -408,6 +408,20 @@ def test_credits_of_several_properties_stand_in_the_order_of_the_first(attributi
     assert "-1.00" in reverse.get_xlabel() and "1.00" in same.get_xlabel()
 
 
+def test_a_correlation_with_a_constant_is_not_defined(attributions):
+    v = np.arange(5.0)
+    constant = pd.DataFrame({"retrain": v, "sparse_finetune": 1.0, "size": 3})
+    assert "Pearson not defined\nSpearman not defined\nn = 5" in words(figures.fidelity(constant))
+    other = attributions.assign(property="another", value=1.0)
+    both = figures.credit_by_property(pd.concat([attributions, other]), ["inception_score", "another"])
+    assert both.axes[1].get_xlabel() == "Credit\nSpearman to the first: not defined"
+
+
+def test_a_change_of_what_is_better_when_lower_says_which_side_is_worse(counterfactual):
+    assert "Below 0 is worse." in words(figures.counterfactual(counterfactual.assign(property="fid")))
+    assert "worse" not in words(figures.counterfactual(counterfactual))
+
+
 def test_a_property_without_credits_is_missing(attributions):
     assert "no credits for another" in figures.credit_by_property(attributions, ["inception_score", "another"]).missing
 

@@ -203,7 +203,7 @@ def test_changes_without_a_model_have_no_row_and_no_image(run):
     full = utilities.measure(run, plan.ends(run.params)[0])
     none = {("D-TRAK", "remove_top_40"): full.head(0), ("D-TRAK", "keep_top_60"): full}
     assert examples.models(run, full, none).change.tolist() == ["none", "keep_top_60"]
-    frame = counterfactual.frame({which: utilities.values(run, t) for which, t in none.items()}, [1.0], property="p")
+    frame = counterfactual.frame(run, {which: utilities.values(run, t) for which, t in none.items()}, [1.0])
     assert frame.change.tolist() == ["keep_top_60"]
     assert len(plan.together("none", [])) == 0
 

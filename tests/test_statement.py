@@ -41,6 +41,7 @@ def played(values, labels, worth, property="inception_score", noise=0.3):
     credits = {
         w.purpose: attributions.ESTIMATORS[w.estimator](*attributions.game(values, w, measured, property), empty, full)
         for w in wanted
+        if w.estimator
     }
     return {"measured": measured, "attributions": attributions.frame(credits, labels, property)}
 
@@ -348,6 +349,12 @@ def test_every_property_and_procedure_has_its_words():
     assert set(terms.PROPERTIES) == set(names.FEATURES)
     assert set(terms.ESTIMATORS) == set(terms.DRAWS) == set(attributions.ESTIMATORS)
     assert {w.procedure for w in plan.shapley(VALUES)} <= set(terms.PROCEDURES)
+
+
+def test_the_fidelity_of_a_constant_is_not_defined(scratch):
+    run = finished()
+    run.write("fidelity", run.table("fidelity").assign(sparse_finetune=1.0))
+    assert terms._fidelity(run).startswith("Pearson not defined, Spearman not defined between")
 
 
 def test_the_command_divides_a_pot(scratch, tmp_path, capsys):

@@ -62,7 +62,10 @@ def estimate(run, wanted: list[plan.Wanted], tables: dict, ends: list[pd.DataFra
     tables    {method: frame of those measured}
     ends      frames of everybody and of nobody, as plan.ends
     """
-    found = {}
+    for w in wanted:
+        if not len(w):
+            run.leave_out(w.purpose, "none of its coalitions is asked for")
+    found, wanted = {}, [w for w in wanted if w.estimator]
     for property in run.properties:
         full, empty = (utilities.values(run, end, property) for end in ends)
         games = {w.purpose: (ESTIMATORS[w.estimator], utilities.game(run, tables[w.purpose], property)) for w in wanted}

@@ -59,7 +59,9 @@ class Evidence:
         return self._found[name]
 
     def gradients(self, what: str) -> np.ndarray:
-        """Projected gradients (module sketches): float32 [T, k] or [Q, k]."""
+        """Projected gradients (module sketches): float32 [T, k] or [Q, k]. Raises Missing where they are switched off."""
+        if not self.run["gradient_timesteps"]:
+            raise Missing("gradient_timesteps: 0")
         if what not in self._found:
             self._found[what] = sketches.features(self.run, what, self.everybody.key.iloc[0])
         return self._found[what]

@@ -84,7 +84,9 @@ def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
 
 
 def gradient_seconds(params: dict, full) -> float:
-    """Seconds of the gradient of one image's loss at one timestep, from eight images at some."""
+    """Seconds of the gradient of one image's loss at one timestep, from eight images at some; 0 where none are asked for."""
+    if not params["gradient_timesteps"]:
+        return 0.0
     x, steps = full.initial_noise(range(8)).cpu()[:, None], gradients.evenly(min(5, params["gradient_timesteps"]))
     x = torch.stack([x, x], 2) if full.moments else x
 

@@ -5,18 +5,18 @@ nbformat would take two seconds to import, so the notebooks are read as the JSON
 
 import ast
 import json
+from inspect import ismodule
 from pathlib import Path
 
 
 def given(namespace: dict) -> dict:
-    """The parameters in a notebook's namespace: all plain values bound when this was first called there.
+    """The parameters in a notebook's namespace: all values, but functions and modules, bound when this was first called there.
 
     A cell that is run again sees the same names, so values computed further down are never taken for parameters.
     """
-    plain = (str, int, float, bool, list)
     names = namespace.setdefault(
         "_parameters_given",
-        [n for n, v in namespace.items() if isinstance(v, plain) and not n.startswith("_") and n not in ("In", "Out")],
+        [n for n, v in namespace.items() if not (n.startswith("_") or n in ("In", "Out") or callable(v) or ismodule(v))],
     )
     return {n: namespace[n] for n in names}
 

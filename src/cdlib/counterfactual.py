@@ -3,25 +3,32 @@
 S, S'  seeds
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from cdlib import plan
+from cdlib.errors import Missing
+
+NEAR_0 = 1e-12
+COLUMNS = ["method", "property", "change", "percent", "low", "high", "n_seeds"]
 
 
 def relative_change(property_after, property_full):
-    """Change of the property in percent of the full model's, means over seeds (section 4.4).
+    """Change of the property in percent of the full model's, means over seeds (section 4.4); below 0 is a fall.
 
     property_after  float [S]   models retrained on the changed coalition
     property_full   float [S']  full models
 
-    Raises ValueError when the full model's property is 0.
+    Raises Missing when the full model's property is near 0: its mean is less than 1e-12, or than its standard error.
     """
     full = np.mean(property_full)
-    if full == 0:
-        raise ValueError("the full model's property is 0: a change relative to it has no meaning")
-    return float(100 * (np.mean(property_after) - full) / full)
+    noise = stats.sem(property_full) if len(property_full) > 1 else 0.0
+    if abs(full) < max(NEAR_0, noise):
+        raise Missing(f"the full model's property is {full:.3g}, within its noise of 0: a relative change is not defined")
+    return float(100 * (np.mean(property_after) - full) / abs(full))
 
 
 def interval(property_after, property_full, *, level=0.95):
@@ -29,7 +36,7 @@ def interval(property_after, property_full, *, level=0.95):
 
     The full model's noise is left out when it has one seed.
 
-    Returns (low, high), percent; NaN when the changed coalition has one seed.
+    Returns (low, high), percent; NaN when the changed coalition has one seed. Raises Missing as `relative_change`.
     """
     change = relative_change(property_after, property_full)
     after, full = np.asarray(property_after, float), np.asarray(property_full, float)
@@ -56,17 +63,17 @@ def wanted(run, attributions):
     return found
 
 
-def frame(after, full, *, property):
-    """Rows of counterfactual.csv.
+def frame(run, after, full):
+    """Rows of counterfactual.csv; a change that is not defined is left out and named.
 
     after  {(method, change): float [S]}  property of the models retrained without, or with only, the method's top
     full   float [S']                     property of the full models
 
-    Returns DataFrame: method, property, change, percent, low, high, n_seeds; no row for a change without a model.
+    Returns DataFrame: COLUMNS; no row for a change without a model.
     """
-    rows = []
-    for (method, change), measured in ((which, values) for which, values in after.items() if len(values)):
-        low, high = interval(measured, full)
-        percent = relative_change(measured, full)
-        rows.append((method, property, change, percent, low, high, len(measured)))
-    return pd.DataFrame(rows, columns=["method", "property", "change", "percent", "low", "high", "n_seeds"])
+
+    def row(method, change, measured):
+        return method, run["property"], change, relative_change(measured, full), *interval(measured, full), len(measured)
+
+    rows = {f"{change}, {method}": partial(row, method, change, v) for (method, change), v in after.items() if len(v)}
+    return pd.DataFrame(run.possible(rows).values(), columns=COLUMNS)

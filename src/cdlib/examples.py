@@ -76,7 +76,7 @@ def training_images(run: store.Run) -> pd.DataFrame:
     if name == "cluster_entropy":
         return given.assign(cluster=found["cluster"])
     p = found["probabilities"].astype(np.float64)
-    return given.assign(entropy=-(p * np.log(np.where(p > 0, p, 1))).sum(1))
+    return given.assign(entropy=0.0 - (p * np.log(np.where(p > 0, p, 1))).sum(1))
 
 
 def framework(run: store.Run, full: pd.DataFrame) -> pd.DataFrame:

@@ -26,6 +26,11 @@ def spearman(retrained, cheap, *, level=0.95):
     return _with_interval(_correlation(*ranks), len(retrained), lambda r: 1 + r**2 / 2, level)
 
 
+def said(words, r):
+    """The correlation in words with a place for it; "not defined" of a constant."""
+    return "not defined" if np.isnan(r) else words.format(r)
+
+
 def _correlation(a, b):
     a, b = (np.asarray(x, float) - np.mean(x) for x in (a, b))
     scale = np.sqrt((a**2).sum() * (b**2).sum())

@@ -10,8 +10,9 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 
+from cdlib import fidelity as correlation
 from cdlib.errors import Missing
-from cdlib.lds import spearman
+from cdlib.names import LOWER
 
 from .pictures import generated, images, top_contributors
 from .style import (
@@ -178,8 +179,8 @@ def credit_by_property(attributions, properties):
         title = spoken(name).replace(":", ":\n")
         axes.set(title=title, xlabel="Credit")
         if name != properties[0]:
-            alike = spearman(first.to_numpy(), rows["value"].to_numpy())
-            axes.set_xlabel(f"Credit\nSpearman to the first: {alike:z.2f}")
+            alike = correlation.spearman(first.to_numpy(), rows["value"].to_numpy())[0]
+            axes.set_xlabel(f"Credit\nSpearman to the first: {correlation.said('{:z.2f}', alike)}")
     panels[0].set_ylabel(f"Contributor (n = {n})")
     bars = "Bars: 95 % intervals. " if attributions["low"].notna().any() else ""
     figure.note(f"{bars}Each panel in units of its property; where less is better, of its negative.")
@@ -212,7 +213,7 @@ def counterfactual(frame):
     frame   columns of counterfactual.csv; perhaps `reported`, percent in the paper
     """
     if frame.empty:
-        raise Missing("no model without, or with only, the top contributors is measured")
+        raise Missing("no change without, or with only, the top contributors is measured, or defined")
     frame = in_order(frame)
     changes = [change for change in ("remove_top", "keep_top") if frame["change"].str.startswith(change).any()]
     rows = [frame[frame["change"].str.startswith(change)] for change in changes]
@@ -234,7 +235,8 @@ def counterfactual(frame):
     panels[-1].set_xlabel(f"Change of {spoken(frame['property'].iloc[0])} against the full model (%)")
     diamonds = " Diamonds: as the paper reports." if "reported" in frame else ""
     n_seeds = " or ".join(str(n) for n in sorted(frame["n_seeds"].unique()))
-    figure.note(f"Bars: mean of {n_seeds} seeds; lines: 95 % intervals over seeds.{diamonds}")
+    worse = " Below 0 is worse." if ":" in (name := frame["property"].iloc[0]) or name in LOWER else ""
+    figure.note(f"Bars: mean of {n_seeds} seeds; lines: 95 % intervals over seeds.{worse}{diamonds}")
     return figure
 
 
@@ -253,9 +255,9 @@ def fidelity(frame, property_name="utility"):
     span = [both.min().min(), both.max().max()]
     axes.plot(span, span, color=GREY, linestyle=":", zorder=1)
     axes.annotate("equal", span[1:] * 2, xytext=(2, 2), textcoords="offset points", color=GREY, annotation_clip=False)
-    pearson, spearman = (both.corr(kind).iloc[0, 1] for kind in ("pearson", "spearman"))
-    found = f"Pearson r = {pearson:.2f}\nSpearman r = {spearman:.2f}\n" if len(frame) > 2 else ""  # of 2 it is always 1 or -1
-    text = f"{found}n = {len(frame)} coalitions"
+    each = {} if len(frame) < 3 else {"Pearson": correlation.pearson, "Spearman": correlation.spearman}  # of 2 it is 1 or -1
+    words = [f"{name} {correlation.said('r = {:.2f}', of(*both.to_numpy().T)[0])}" for name, of in each.items()]
+    text = "\n".join([*words, f"n = {len(frame)} coalitions"])
     axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top")
     name = spoken(property_name)
     axes.set(xlabel=f"{name}, retrained", ylabel=f"{name}, sparsely fine-tuned", aspect="equal")

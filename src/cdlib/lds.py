@@ -41,9 +41,11 @@ def spearman(a, b):
 
 
 def enough(members, targets):
-    """The test coalitions and targets, as they are given. Raises Missing when they are too few to be ranked."""
+    """The test coalitions and targets, as they are given. Raises Missing when they are too few to be ranked, or all alike."""
     if len(members) < FEWEST:
         raise Missing(f"{len(members)} test coalitions are measured, and at least {FEWEST} can be ranked")
+    if (np.ptp(targets, axis=0) == 0).all():
+        raise Missing(f"all {len(members)} test coalitions have the same property: a rank correlation is not defined")
     return members, targets
 
 

@@ -83,6 +83,23 @@ ONLY = {
     **{f"{name} ({how})": {"feature": feature} for feature, name in SCORES.items() for how in HOW},
 }
 
+# The parameter that a method takes, and its least value: with less there are no credits by it. Of fewer than 8 paired coalitions
+# the size controls leave nothing.
+NEEDS = {
+    "Leave-one-out (LOO)": ("n_loo_seeds", 1),
+    "Retraining Shapley": ("n_retrain", 8),
+    "FT Shapley": ("n_finetune", 8),
+    "Sparsified-FT Shapley (paper's estimator)": ("n_paper_coalitions", 1),
+    **{f"Gradient similarity ({how})": ("gradient_timesteps", 1) for how in HOW},
+    **dict.fromkeys(("Relative IF", "Renormalized IF", "TRAK", "Journey-TRAK", "D-TRAK"), ("gradient_timesteps", 1)),
+}
+
+
+def lacking(method: str, values: dict) -> str:
+    """What a method needs and these parameters switch off; empty when it lacks nothing."""
+    name, least = NEEDS.get(method, ("", 0))
+    return f"needs {name} of at least {least}" if name and values[name] < least else ""
+
 
 def applies(method: str, values: dict) -> bool:
     """Whether a method can credit the contributors of a run with these parameters."""

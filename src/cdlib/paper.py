@@ -89,7 +89,7 @@ def _top_contributors_and_pairs(run):
     compared, sides = run.params["compared"], run.table("pairs")
     if sides.empty:
         return _top_contributors(run)
-    method = plan.OURS if plan.OURS in compared else compared[0]
+    method = plan.OURS if plan.OURS in compared else next(iter(compared), plan.OURS)
     remove, keep = (examples.title(method, change) for change in plan.changes(run.params))
     headings = {remove: f"Without the top {_percent(run, 'remove')} %", examples.FULL: "All"}
     headings |= {keep: f"Only the top {_percent(run, 'keep')} %"}

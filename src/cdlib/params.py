@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from cdlib import paths
+from cdlib import names, paths
 from cdlib.errors import Refused
 from cdlib.names import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method, applies, properties
 
@@ -22,6 +22,7 @@ Schedule = Literal["constant", "cosine", "one_cycle"]
 # Names that say where and how fast a run goes, not what it finds: changing one reruns nothing.
 EXECUTION = ("name", "executor", "workers", "ray_address", "gpus_per_coalition", "device", "sample_batch")
 EXECUTION += ("checkpoint_minutes", "keep_models", "so_far")
+FEWEST = {"n_finetune": 4, "n_retrain": 4, "n_subsets": 3}  # that tell anything; 0 switches them off
 
 
 class Params(BaseModel):
@@ -88,30 +89,30 @@ class Params(BaseModel):
     n_coalitions: Positive
     n_paper_coalitions: Count
     n_finetune: Count
-    n_retrain: Annotated[int, Field(ge=4)]
+    n_retrain: Count
     coalition_seed: Count
     finetune_steps: Positive
     finetune_lr: Rate
     finetune_schedule: Schedule
     finetune_warmup_steps: Count
-    n_loo_seeds: Positive
+    n_loo_seeds: Count
     embedding: Literal[tuple(EMBEDDINGS)]
     similarity_max: Literal["of_average", "per_query"]
     embedding_distance: Literal["clusters", "global_mean"]
-    gradient_timesteps: Annotated[int, Field(ge=1, le=1000)]
+    gradient_timesteps: Annotated[int, Field(ge=0, le=1000)]
     gradient_noise: Literal["own", "shared"]
     projection_dim: Positive
     damping: Annotated[float, Field(ge=0)]
     d_trak_damping: Annotated[float, Field(ge=0)]
     influence_sum: Literal["sum", "mean"]
-    alphas: Annotated[list[Fraction], Field(min_length=1)]
-    n_subsets: Annotated[int, Field(ge=3)]
+    alphas: list[Fraction]
+    n_subsets: Count
     n_lds_seeds: Positive
     remove_fraction: Fraction
     keep_fraction: Fraction
     shown_fractions: list[Fraction]
-    compared: Annotated[list[Method], Field(min_length=1)]
-    n_counterfactual_seeds: Positive
+    compared: list[Method]
+    n_counterfactual_seeds: Count
     n_unlearn: Count
     ga_lr: Rate
     ga_epochs: Positive
@@ -132,25 +133,30 @@ class Params(BaseModel):
     @model_validator(mode="after")
     def _together(self, info: ValidationInfo):
         asked = set((info.context or {}).get("asked", Params.model_fields))
-        n = n_contributors(self.model_dump())
+        n, kinds = n_contributors(self.model_dump()), {entry.split("/")[0] for entry in (self.property, *self.also)}
         wrong = {
             "device": self.executor == "ray" and ":" in self.device and "Ray chooses the GPUs: must be auto, cpu or cuda",
-            "gpus_per_coalition": self._gpus_wrong(),
+            "gpus_per_coalition": self.gpus_per_coalition > 1
+            and (self.executor != "ray" or self.gpus_per_coalition % 1)
+            and "must be at most 1, or, with executor: ray, a whole number",
             "owners_per_class": n < 2 and "must make at least 2 contributors",
-            "property": self._unknown_property(),
+            "property": not (self.property in FEATURES or OWN.fullmatch(self.property))
+            and f"must be one of {', '.join(FEATURES)}, or a function of your own, package.module:function",
             "feature": self.feature not in (allowed := FEATURES.get(self.property, Feature))
             and f"must be one of {', '.join(allowed)}",
             "also": self._also_wrong(),
             "ema": self.full_path and self.ema == "continued" and "full_path has no average to continue: must be none or fresh",
             "embedding": self._untrained(self.embedding),
             "fid_embedding": self._untrained(self.fid_embedding),
-            "n_reference": any(entry.split("/")[0] == "cluster_entropy" for entry in (self.property, *self.also))
+            "n_reference": "cluster_entropy" in kinds
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
             "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
             "n_coalitions": self.n_coalitions < 2 * n and f"must be at least {2 * n} for {n} contributors",
             "n_paper_coalitions": 0 < self.n_paper_coalitions < 2 * n and f"must be at least {2 * n} or 0 for {n} contributors",
-            "n_finetune": 0 < self.n_finetune < 4 and "must be at least 4 or 0",
+            "n_images": self.n_images < 2 and (self.n_unlearn or {"fid", "kid"} & kinds) and "FID and KID take at least 2",
+            **self._steps_wrong(),
+            **{name: 0 < getattr(self, name) < least and f"must be at least {least} or 0" for name, least in FEWEST.items()},
             "remove_fraction": int(self.remove_fraction * n + 1e-9) < 1 and f"must remove at least 1 of {n} contributors",
             "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
             "alphas": self._alphas_wrong(n),
@@ -163,23 +169,26 @@ class Params(BaseModel):
 
     def _not_computed(self, asked: set) -> str:
         """Why a compared method is none that the run computes, going by the parameters that are known."""
-        coalitions = {"FT Shapley": "n_finetune", "Sparsified-FT Shapley (paper's estimator)": "n_paper_coalitions"}
         for method in self.compared:
             if asked >= {*ONLY.get(method, {})} and not applies(method, self.model_dump()):
                 return f"{method} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[method].items())}"
-            if coalitions.get(method) in asked and not getattr(self, coalitions[method]):
-                return f"{method} needs {coalitions[method]} above 0"
+            why = names.lacking(method, self.model_dump())
+            if why and "Shapley" in method and names.NEEDS[method][0] in asked:  # others are left out: the default names them
+                return f"{method} {why}"
         return ""
 
-    def _gpus_wrong(self) -> str:
-        if self.gpus_per_coalition > 1 and (self.executor != "ray" or self.gpus_per_coalition % 1):
-            return "must be at most 1, or, with executor: ray, a whole number"
-        return ""
-
-    def _unknown_property(self) -> str:
-        if self.property in FEATURES or OWN.fullmatch(self.property):
-            return ""
-        return f"must be one of {', '.join(FEATURES)}, or a function of your own, package.module:function"
+    def _steps_wrong(self) -> dict[str, str | bool]:
+        """{parameter: why} of steps that do not reach the learning rate; warm-up of passes is judged with the images."""
+        wrong = {}
+        for stage in ("train", "prune", "finetune"):
+            steps, warm_up, schedule = (getattr(self, f"{stage}_{what}") for what in ("steps", "warmup_steps", "schedule"))
+            passes = self.train_epochs if stage == "train" else 0
+            if schedule == "one_cycle":
+                name = "train_epochs" if passes else f"{stage}_steps"
+                wrong[name] = (passes or steps) < 2 and "one_cycle of a single step trains nothing: must be at least 2"
+            elif not passes:
+                wrong[f"{stage}_warmup_steps"] = warm_up >= steps and f"must be less than {stage}_steps ({steps})"
+        return wrong
 
     def _also_wrong(self) -> str:
         try:
@@ -196,7 +205,7 @@ class Params(BaseModel):
     def _alphas_wrong(self, n: int) -> str:
         if len(set(self.alphas)) < len(self.alphas):
             return "each must stand there once"
-        if 0.5 not in self.alphas:
+        if self.alphas and 0.5 not in self.alphas:
             return "0.5 must be one of them: Table 1 and Figure 2 are drawn there"
         small = [a for a in self.alphas if int(a * n + 1e-9) < 1]
         return f"{small[0]} of {n} contributors is nobody: must be at least {1 / n:.3g}" if small else ""

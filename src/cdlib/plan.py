@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cdlib import coalitions
+from cdlib import coalitions, names
 from cdlib.params import n_contributors
 
 OURS = "Sparsified-FT Shapley (Ours)"
@@ -44,7 +44,7 @@ class Wanted:
 def _crossed(purpose: str, members: np.ndarray, seeds) -> Wanted:
     """Every coalition, retrained with every seed; seeds vary slowest."""
     members = np.atleast_2d(members)
-    return Wanted(purpose, "retrain", np.tile(members, (len(seeds), 1)), np.repeat(seeds, len(members)))
+    return Wanted(purpose, "retrain", np.tile(members, (len(seeds), 1)), np.repeat(np.array(seeds, int), len(members)))
 
 
 def ends(params: dict) -> list[Wanted]:
@@ -65,20 +65,21 @@ def ends(params: dict) -> list[Wanted]:
 def shapley(params: dict) -> list[Wanted]:
     """Notebook 04: our paired design by sparsified fine-tuning, the paper's draws, and the first of ours by other procedures.
 
-    A coalition drawn again gets another seed. More coalitions are always the same ones, and then others.
+    A coalition drawn again gets another seed. More coalitions are always the same ones, and then others. Too few for credits
+    (names.NEEDS) have no estimator.
     """
     n, seed = n_contributors(params), params["coalition_seed"]
     paired = coalitions.paired(n, max(params[k] for k in ("n_coalitions", "n_finetune", "n_retrain")), seed)
     drawn = coalitions.kernel(n, params["n_paper_coalitions"], seed)
     return [
-        Wanted(method, procedure, members, coalitions.repeats(members), estimator)
+        Wanted(method, procedure, members, coalitions.repeats(members), "" if names.lacking(method, params) else estimator)
         for method, procedure, members, estimator in (
             (OURS, "sparse_finetune", paired[: params["n_coalitions"]], "ours"),
             (PAPERS, "sparse_finetune", drawn, "paper"),
             ("FT Shapley", "finetune", paired[: params["n_finetune"]], "ours"),
             ("Retraining Shapley", "retrain", paired[: params["n_retrain"]], "ours"),
         )
-        if len(members)
+        if len(members) or procedure == "retrain"  # which others are compared with
     ]
 
 
@@ -172,5 +173,6 @@ def n_planned(params: dict) -> pd.Series:
     """How many models a run makes, by procedure; coalitions that several notebooks ask for are counted for each."""
     wanted = [*ends(params), *shapley(params), leave_one_out(params), *lds(params), *unlearning(params).values()]
     found = pd.Series([len(w) for w in wanted]).groupby([w.procedure for w in wanted], sort=False).sum()
-    found["retrain"] += len(params["compared"]) * (len(changes(params)) * params["n_counterfactual_seeds"] + len(_more(params)))
-    return found
+    n_compared = sum(not names.lacking(method, params) for method in params["compared"])
+    found["retrain"] += n_compared * (len(changes(params)) * params["n_counterfactual_seeds"] + len(_more(params)))
+    return found[found > 0]

@@ -65,6 +65,10 @@ def needed(folder: Path, params: dict) -> Path | None:
     for feature in (*features, params["embedding"], params["fid_embedding"] if params["n_unlearn"] else ""):
         for part in pretrained.NEEDS.get(feature, ()):
             pretrained.find(part, params)
+    how = recipe(params, "train")
+    steps = how.n_steps(datasets.planned(params)[1])
+    if how.epochs and how.schedule != "one_cycle" and how.warmup_steps >= steps:
+        raise Refused(f"train_warmup_steps: {how.warmup_steps}: must be less than the {steps} steps of train_epochs {how.epochs}")
     if params["optimizer"] == "adam_8bit":
         from cdlib.train import eight_bit
 

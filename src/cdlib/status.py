@@ -122,7 +122,7 @@ def _wanted(here: store.Run) -> list[plan.Wanted]:
     with contextlib.suppress(Refused):
         credits = here.table("attributions")
         several += [*plan.counterfactual(p, credits).values(), *plan.shown(p, credits).values()]
-    return several
+    return [wanted for wanted in several if len(wanted)]
 
 
 def _asked(here: store.Run, damaged: dict | None = None) -> list[tuple[plan.Wanted, list[dict]]]:

@@ -152,7 +152,8 @@ def _fidelity(run):
     kinds = {"Pearson": fidelity.pearson, "Spearman": fidelity.spearman}
     found = {name: of(pairs["retrain"], pairs["sparse_finetune"], level=LEVEL) for name, of in kinds.items()}
     words = ", ".join(
-        f"{name} {r:z.2f}" + ("" if np.isnan(low) else f" [{low:z.2f}, {high:z.2f}]") for name, (r, low, high) in found.items()
+        f"{name} {fidelity.said('{:z.2f}', r)}" + ("" if np.isnan(low) else f" [{low:z.2f}, {high:z.2f}]")
+        for name, (r, low, high) in found.items()
     )
     return f"{words} between the property after this procedure and after retraining, of the same {len(pairs)} coalitions"
 

@@ -19,7 +19,7 @@ from cdlib.errors import Refused
 def entropy(cluster: np.ndarray) -> float:
     """Entropy (eq. 8) of the clusters that images fall into, int [n], by the natural logarithm."""
     share = np.unique(cluster, return_counts=True)[1] / len(cluster)
-    return float(-(share * np.log(share)).sum())
+    return float(-(share * np.log(share)).sum()) + 0.0  # of one cluster 0.0, not -0.0
 
 
 def ward(embeddings: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -79,9 +79,9 @@ def per_image(folder: Path, params: dict, images: np.ndarray) -> dict:
 
 
 def value(params: dict, arrays: dict) -> float:
-    """The kept numbers as one; one number for all stays as it is."""
+    """The kept numbers as one; one number for all stays as it is. The entropy of one image is 0."""
     found = arrays["value"]
-    if len(found) == 1:
+    if len(found) == 1 < params["n_images"]:
         return float(found[0])
     if params["aggregate"] == "entropy":
         return entropy(found)
