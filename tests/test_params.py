@@ -4,7 +4,7 @@ import pytest
 import yaml
 from diffusers import DDIMScheduler
 
-from cdlib import __main__, cells, command, families, params, paths, run
+from cdlib import __main__, cells, command, families, names, params, paths, run
 from cdlib.errors import Refused
 
 FILES = sorted((paths.root() / "params").glob("*.yaml"))
@@ -193,7 +193,7 @@ def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():
 
 
 def test_sampling_starts_in_the_last_hundredth_of_the_chain_or_a_stride_before_it():
-    allowed = [n for n in range(1, 1001) if params.starts_in_noise(n)]
+    allowed = [n for n in range(1, 1001) if names.starts_in_noise(n)]
     assert {2, 4, 10, 12, 15, 20, 25, 50, 100, 200, 250, 500, 1000} < set(allowed)
     for n in allowed:
         solver = DDIMScheduler()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdlib import paths
 from cdlib.errors import Refused
-from cdlib.names import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method, applies, properties
+from cdlib.names import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method, applies, properties, starts_late
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -147,7 +147,7 @@ class Params(BaseModel):
             "n_reference": any(entry.split("/")[0] == "cluster_entropy" for entry in (self.property, *self.also))
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
-            "sampling_steps": self._starts_late(),
+            "sampling_steps": starts_late(self.sampling_steps),
             "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
             "n_coalitions": self.n_coalitions < 2 * n and f"must be at least {2 * n} for {n} contributors",
             "n_paper_coalitions": 0 < self.n_paper_coalitions < 2 * n and f"must be at least {2 * n} or 0 for {n} contributors",
@@ -189,14 +189,6 @@ class Params(BaseModel):
             return str(error)
         return ""
 
-    def _starts_late(self) -> str:
-        n = self.sampling_steps
-        if starts_in_noise(n):
-            return ""
-        below, above = (next(filter(starts_in_noise, numbers), None) for numbers in (range(n, 0, -1), range(n, 1001)))
-        near = " or ".join(str(good) for good in (below, above) if good)
-        return f"the first step is at timestep {(n - 1) * (1000 // n)} of 1000, where images are no pure noise: must be {near}"
-
     def _untrained(self, embedding: str) -> str:
         if embedding != "digits_embedding" or self.feature == "digits_classifier":
             return ""
@@ -209,15 +201,6 @@ class Params(BaseModel):
             return "0.5 must be one of them: Table 1 and Figure 2 are drawn there"
         small = [a for a in self.alphas if int(a * n + 1e-9) < 1]
         return f"{small[0]} of {n} contributors is nobody: must be at least {1 / n:.3g}" if small else ""
-
-
-def starts_in_noise(steps: int) -> bool:
-    """Whether so many DDIM steps, 1000 // steps apart, start in the last hundredth of the chain of 1,000 timesteps.
-
-    Fewer than 100 never do: these must start one stride before it, at most.
-    """
-    stride = 1000 // steps
-    return steps > 1 and (steps - 1) * stride >= 990 - (stride if steps < 100 else 0)
 
 
 def n_contributors(values: dict) -> int:
