@@ -280,8 +280,7 @@ def test_the_journey_ends_in_the_drawn_image():
 def test_the_journey_is_what_the_solver_says_that_the_clean_image_is(kind):
     model, _ = made(kind)
     clean, _ = gradients.journey(model, [4, 2], 5)
-    solver, x = model.solver(), model.initial_noise([4, 2])
-    solver.set_timesteps(5)
+    solver, x = model.solver(5), model.initial_noise([4, 2])
     with torch.no_grad():
         for k, t in enumerate(solver.timesteps):
             step = solver.step(model.guided(x, t), t, x)

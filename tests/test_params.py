@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import yaml
+from diffusers import DDIMScheduler
 
-from cdlib import __main__, cells, command, params, paths, plan, run, store
+from cdlib import __main__, cells, command, families, names, params, paths, plan, run, store
 from cdlib.errors import Refused
 
 FILES = sorted((paths.root() / "params").glob("*.yaml"))
@@ -60,6 +61,10 @@ BAD = {
         "owners_per_class: [27]\nimages_per_contributor: 5\nn_coalitions: 60\nn_paper_coalitions: 60",
         ["owners_per_class: 27", "at most 26"],
     ),
+    "501 steps": ("sampling_steps: 501", ["sampling_steps: 501", "timestep 500 of 1000", "must be 500 or 991"]),
+    "150 steps": ("sampling_steps: 150", ["sampling_steps: 150", "timestep 894 of 1000", "must be 125 or 166"]),
+    "13 steps": ("sampling_steps: 13", ["sampling_steps: 13", "timestep 912 of 1000", "must be 12 or 14"]),
+    "one step": ("sampling_steps: 1", ["sampling_steps: 1", "timestep 0 of 1000", "must be 2"]),
     "owners than images": ("images_per_contributor: 59", ["images_per_contributor 59", "digit 8", "at most 58"]),
     "one contributor": ("owners_per_class: [1]", ["owners_per_class: [1]", "at least 2 contributors"]),
     "no owner": ("owners_per_class: [1, 0]", ["owners_per_class.1: 0", "greater than or equal to 1"]),
@@ -255,3 +260,21 @@ def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():
     cells.given(namespace)
     namespace |= {"n_images": 4, "total": 1.5}
     assert cells.given(namespace) == {"n_images": 4}
+
+
+def test_sampling_starts_in_the_last_hundredth_of_the_chain_or_a_stride_before_it():
+    allowed = [n for n in range(1, 1001) if names.starts_in_noise(n)]
+    assert {2, 4, 10, 12, 15, 20, 25, 50, 100, 200, 250, 500, 1000} < set(allowed)
+    for n in allowed:
+        solver = DDIMScheduler()
+        solver.set_timesteps(n)
+        first = int(solver.timesteps[0])
+        assert 990 <= first <= 999 if n >= 100 else 990 <= first + 1000 // n <= 1000
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_shipped_files_sample_at_the_timesteps_that_they_always_had(file):
+    steps = params.load(file)["sampling_steps"]
+    starts = {4: [750, 500, 250], 12: [913, 830, 747], 15: [924, 858, 792], 100: [990, 980, 970]}
+    solver = families.new(families.preset("unet_8x8") | {"noise_schedule": "linear"}, 0).solver(steps)
+    assert solver.timesteps[:3].tolist() == starts[steps] and len(solver.timesteps) == steps

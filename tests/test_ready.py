@@ -1,16 +1,17 @@
-"""A model that was trained before is taken as it is, or refused in one line."""
+"""A network that was trained before is taken as it is, or refused in one line."""
 
 import json
 
+import diffusers
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from cdlib import bench, done, families, figures, machine, names, plan, properties, sample, stages, store, train, utilities
+from cdlib import bench, done, figures, gradients, machine, names, plan, properties, sample, stages, store, train, utilities
 from cdlib import params as parameters
 from cdlib.errors import Refused
-from cdlib.families import pixel, ready
+from cdlib.families import pixel
 from cdlib.families.presets import PRESETS
 
 # Another network than the preset's: wider.
@@ -103,19 +104,14 @@ BAD = {
         lambda f: rewrite(f / "unet/config.json", _class_name="UNet2DConditionModel"),
         "a UNet2DConditionModel: must be a UNet2DModel",
     ),
-    "an option that there is not": (lambda f: rewrite(f / "unet/config.json", fame=1), "makes no UNet2DModel"),
-    "other sizes": (lambda f: rewrite(f / "unet/config.json", block_out_channels=[16, 32]), "not what its config.json says"),
+    "an option that there is not": (lambda f: rewrite(f / "unet/config.json", fame=1), "making its network fails: TypeError"),
+    "other sizes": (
+        lambda f: rewrite(f / "unet/config.json", block_out_channels=[16, 32]),
+        "83 tensors differ from the network's, the first: conv_in.bias: (24,): must be (16,)",
+    ),
     "a tensor less": (
         lambda f: drop(f / "unet/diffusion_pytorch_model.safetensors"),
-        "1 tensors differ, the first: conv_in",
-    ),
-    "another schedule": (
-        lambda f: rewrite(f / "scheduler/scheduler_config.json", beta_schedule="squaredcos_cap_v2"),
-        "beta_schedule: 'squaredcos_cap_v2': noise_schedule: linear has 'linear'",
-    ),
-    "another target": (
-        lambda f: rewrite(f / "scheduler/scheduler_config.json", prediction_type="v_prediction"),
-        "prediction_type: 'v_prediction'",
+        "1 tensors differ from the network's, the first: conv_in.weight: none: must be (24, 1, 3, 3)",
     ),
 }
 
@@ -143,28 +139,113 @@ def test_an_average_that_was_not_given_cannot_be_continued():
         parameters.check({"full_path": "models/mine", "ema": "continued"}, "mine")
 
 
-@pytest.fixture
-def lora(tmp_path):
-    """LoRA of rank 3 on a small U-Net, under the names that diffusers writes; and the configuration of a preset of rank 16."""
-    config = families.preset("painter_lora")
-    made = families.new(config | {"rank": 3}, 0)
-    save_file({f"unet.{name}": t.contiguous() + 1 for name, t in made.state().items()}, tmp_path / ready.LORA[0])
-    return tmp_path, config
+# Networks and noise processes, as diffusers saves them.
 
 
-def test_lora_weights_bring_their_rank(lora):
-    folder, config = lora
-    given = {"model": "painter_lora", "full_path": str(folder), "noise_schedule": "linear"}
-    ready.check(given)
-    assert ready.config(given) == {"rank": 3}
-    restored = families.restore(config | ready.config(given), ready.tensors(given)).state()
-    kept = load_file(folder / ready.LORA[0])
-    assert {f"unet.{name}": t.tolist() for name, t in restored.items()} == {name: t.tolist() for name, t in kept.items()}
+def scheduler(kind, **settings):
+    """What saves a scheduler of diffusers into a pipeline's folder."""
+    return lambda folder: getattr(diffusers, kind)(**settings).save_pretrained(folder / "scheduler")
 
 
-def test_lora_of_other_networks_is_refused(lora):
-    folder, _ = lora
-    kept = load_file(folder / ready.LORA[0])
-    save_file(kept | {"text_encoder.layer.alpha": torch.ones(1)}, folder / ready.LORA[0])
-    with pytest.raises(Refused, match=r"text_encoder.layer.alpha is no LoRA matrix of the U-Net"):
-        ready.check({"model": "painter_lora", "full_path": str(folder), "noise_schedule": "linear"})
+def network(**changes):
+    """What saves another network into a pipeline's folder."""
+    return lambda folder: UNet2DModel(**{**NETWORK, **changes}).save_pretrained(folder / "unet")
+
+
+def told(**changes):
+    return lambda folder: rewrite(folder / "unet/config.json", **changes)
+
+
+def broken(folder):
+    file = folder / "unet/diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * torch.nan for name, tensor in load_file(file).items()}, file)
+
+
+OTHERS = {
+    "scale and shift": (network(resnet_time_scale_shift="scale_shift"), "resnet_time_scale_shift: scale_shift: must be default"),
+    "classes": (network(num_class_embeds=3), "num_class_embeds: 3: must be None: it draws by class"),
+    "timesteps as classes": (network(class_embed_type="timestep"), "class_embed_type: timestep: must be None"),
+    "a list of sizes": (told(sample_size=[8, 8]), "sample_size: [8, 8]: must be a whole number"),
+    "no size": (told(sample_size=None), "sample_size: None: must be a whole number"),
+    "a learned variance": (
+        network(out_channels=2),
+        "out_channels: 2: must be 1: as in_channels: it predicts more",
+    ),
+    "weights that are no numbers": (broken, "its loss fails: ValueError: it is nan"),
+    "a network that cannot run": (
+        network(time_embedding_type="learned", num_train_timesteps=500),
+        "its loss fails: IndexError: index out of range",
+    ),
+    "predicts the image": (
+        scheduler("DDPMScheduler", prediction_type="sample"),
+        "prediction_type: 'sample': must be epsilon or",
+    ),
+    "zero SNR": (
+        scheduler("DDIMScheduler", prediction_type="v_prediction", rescale_betas_zero_snr=True),
+        "rescale_betas_zero_snr: True: must be False",
+    ),
+    "500 timesteps": (scheduler("DDPMScheduler", num_train_timesteps=500), "num_train_timesteps: 500: must be 1000"),
+    "trained betas": (scheduler("DDPMScheduler", trained_betas=[0.01] * 1000), "trained_betas: [0.01, 0.01, 0.01"),
+    "flow matching": (
+        scheduler("FlowMatchEulerDiscreteScheduler"),
+        "FlowMatchEulerDiscreteScheduler has no alphas_cumprod",
+    ),
+    "flow sigmas": (
+        scheduler("UniPCMultistepScheduler", use_flow_sigmas=True, prediction_type="flow_prediction"),
+        "prediction_type: 'flow_prediction': must be epsilon or v_prediction",
+    ),
+    "EDM": (
+        scheduler("EDMEulerScheduler"),
+        "has no alphas_cumprod: must be one that adds noise in 1,000 steps",
+    ),
+    "continuous time": (scheduler("EulerDiscreteScheduler", timestep_type="continuous"), "timestep_type: 'continuous': must be"),
+    "a kind that there is not": (
+        lambda f: rewrite(f / "scheduler/scheduler_config.json", _class_name="Fame"),
+        "Fame has no",
+    ),
+    "another end": (
+        scheduler("DDPMScheduler", beta_start=1e-4, beta_end=0.01),
+        "beta_end 0.01: alphas_cumprod is 0.4895 at t = 369: must be 0.2465, as with noise_schedule: linear",
+    ),
+    "a cosine": (scheduler("DDPMScheduler", beta_schedule="squaredcos_cap_v2"), "beta_schedule squaredcos_cap_v2, beta_start"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "said"), OTHERS.values(), ids=OTHERS)
+def test_what_cannot_be_trained_on_or_was_trained_otherwise_is_refused_with_the_reason(given, folder, spoil, said):
+    test_a_bad_folder_is_refused_in_one_line_before_any_work(given, folder, spoil, said)
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_the_same_noise_process_is_taken_whatever_sampler_it_was_saved_with(given, folder, kind):
+    scheduler(kind, **pixel.SCHEDULES["linear"])(folder)
+    assert stages.needed(given.folder, given.params) is None
+
+
+def test_networks_that_go_down_by_residual_blocks_are_pruned_and_trained(given, folder):
+    network(down_block_types=("ResnetDownsampleBlock2D", "DownBlock2D"))(folder)
+    stages.needed(given.folder, given.params)
+    assert stages.full(given)["parameters"] > stages.sparse(given)["parameters"]
+
+
+def test_a_model_of_velocities_is_trained_and_drawn_as_diffusers_does_and_so_are_the_retrained(given, folder):
+    scheduler("DDPMScheduler", prediction_type="v_prediction", **pixel.SCHEDULES["linear"])(folder)
+    stages.needed(given.folder, given.params)
+    stages.full(given)
+    model = stages.load(given.folder, given.params, "full")
+    assert utilities.context(given, "retrain")["model"]["prediction_type"] == "v_prediction"
+    unet, solver = UNet2DModel.from_pretrained(folder / "unet"), DDIMScheduler.from_pretrained(folder / "scheduler")
+    x, t = model.initial_noise(range(3)), torch.tensor([0, 400, 999])
+    kept, noise = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1), torch.randn_like(x)
+    with torch.no_grad():
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * x
+        predicted = unet(kept.sqrt() * x + (1 - kept).sqrt() * noise, t).sample
+        assert model.loss(x, t, noise).item() == pytest.approx((predicted - velocity).square().mean().item(), rel=1e-4)
+        clean, timesteps = gradients.journey(model, range(3), 5)
+        solver.set_timesteps(5)
+        for k, t in enumerate(solver.timesteps):
+            step = solver.step(unet(x, t).sample, t, x)
+            torch.testing.assert_close(clean[:, k], step.pred_original_sample, rtol=1e-4, atol=1e-4)
+            x = step.prev_sample
+    assert timesteps == solver.timesteps.tolist()
+    assert (model.draw(range(3), 5) - ((x.clamp(-1, 1) + 1) * 127.5)).abs().max() <= 0.51

@@ -24,10 +24,7 @@ N_NOTEBOOKS = 8
 
 def models(params: dict) -> tuple:
     """The full model and the pruned one."""
-    config = families.preset(params["model"]) | {"noise_schedule": params["noise_schedule"]}
-    if params["full_path"]:
-        config |= ready.config(params)
-    full, sparse = (families.new(config, 0, machine.device(params["device"])) for _ in range(2))
+    full, sparse = (families.new(ready.built(params), 0, machine.device(params["device"])) for _ in range(2))
     sparse.prune(params["pruning_ratio"])
     return full, sparse
 

@@ -79,14 +79,14 @@ def journey(model, indices, steps: int) -> tuple[torch.Tensor, list[int]]:
     The generation is that of `model.draw`. Clipped where the solver clips; PNDM visits a timestep twice: the second visit counts.
     """
     model.unet.eval()
-    solver = model.solver()
-    solver.set_timesteps(steps)
+    solver = model.solver(steps)
+    velocity = solver.config.prediction_type == "v_prediction"
     x, predicted = model.initial_noise(indices), {}
     for t in solver.timesteps:
-        noise, signal = model.guided(x, t.to(model.device)).float(), solver.alphas_cumprod[int(t)]
-        clean = (x - (1 - signal) ** 0.5 * noise) / signal**0.5
+        told, signal = model.guided(x, t.to(model.device)).float(), solver.alphas_cumprod[int(t)]
+        clean = signal**0.5 * x - (1 - signal) ** 0.5 * told if velocity else (x - (1 - signal) ** 0.5 * told) / signal**0.5
         predicted[int(t)] = clean.clamp(-1, 1) if solver.config.get("clip_sample") else clean
-        x = solver.step(noise, t, x).prev_sample
+        x = solver.step(told, t, x).prev_sample
     return torch.stack(list(predicted.values()), 1), list(predicted)
 
 

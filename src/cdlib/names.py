@@ -134,3 +134,21 @@ def sign(values: dict) -> int:
     """1 where more of the property is better, -1 where less is; values are those of `properties` for this one."""
     lower = values["property"] in LOWER or (":" in values["property"] and values["direction"] == "lower")
     return -1 if lower else 1
+
+
+def starts_in_noise(steps: int) -> bool:
+    """Whether so many DDIM steps, 1000 // steps apart, start in the last hundredth of the chain of 1,000 timesteps.
+
+    Fewer than 100 never do: these must start one stride before it, at most.
+    """
+    stride = 1000 // steps
+    return steps > 1 and (steps - 1) * stride >= 990 - (stride if steps < 100 else 0)
+
+
+def starts_late(steps: int) -> str:
+    """Why so many sampling steps are refused, with the nearest good numbers; empty when they are not."""
+    if starts_in_noise(steps):
+        return ""
+    near = (next(filter(starts_in_noise, numbers), None) for numbers in (range(steps, 0, -1), range(steps, 1001)))
+    first = f"the first step is at timestep {(steps - 1) * (1000 // steps)} of 1000, where images are no pure noise"
+    return f"{first}: must be {' or '.join(str(good) for good in near if good)}"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdlib import names, paths
 from cdlib.errors import Refused
-from cdlib.names import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method, applies, properties
+from cdlib.names import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method, applies, properties, starts_late
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -151,6 +151,7 @@ class Params(BaseModel):
             "n_reference": "cluster_entropy" in kinds
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
+            "sampling_steps": starts_late(self.sampling_steps),
             "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
             "n_coalitions": self.n_coalitions < 2 * n and f"must be at least {2 * n} for {n} contributors",
             "n_paper_coalitions": 0 < self.n_paper_coalitions < 2 * n and f"must be at least {2 * n} or 0 for {n} contributors",

@@ -11,6 +11,7 @@ import math
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
@@ -93,7 +94,9 @@ def prune(unet: nn.Module, ratio: float, example: tuple, keep: tuple = ("conv_ou
 def synchronise(unet: nn.Module):
     """Set what diffusers' modules remember of their widths to what their layers have."""
     for module in unet.modules():
-        if isinstance(module, (Upsample2D, Downsample2D)) and module.conv is not None:
+        if isinstance(module, ResnetBlock2D) and (sampler := module.upsample or module.downsample):
+            sampler.channels = module.conv1.in_channels
+        if isinstance(module, (Upsample2D, Downsample2D)) and isinstance(module.conv, nn.Conv2d):
             module.channels, module.out_channels = module.conv.in_channels, module.conv.out_channels
         if isinstance(module, Attention):
             module.inner_dim = module.to_q.out_features

@@ -45,11 +45,7 @@ def frozen(folder: Path, params: dict) -> Path | None:
 
 def config(folder: Path, params: dict) -> dict:
     """What the run's model is built from. Raises Refused when its frozen part is not there."""
-    found, place = families.preset(params["model"]), frozen(folder, params)
-    if found["family"] != "text_to_image":  # whose base model has its own
-        found["noise_schedule"] = params["noise_schedule"]
-    if params["full_path"]:
-        found |= ready.config(params)
+    found, place = ready.built(params), frozen(folder, params)
     if place and not place.is_dir():
         raise Refused(f"{place}: not there; run the notebook that makes it: 02_train")
     return found | ({"frozen_digest": _frozen_digest(place, found["frozen"])} if place else {})
@@ -73,9 +69,11 @@ def needed(folder: Path, params: dict) -> Path | None:
         from cdlib.train import eight_bit
 
         eight_bit()
-    if params["full_path"]:
-        ready.check(params)
-    return frozen(folder, params)
+    place = frozen(folder, params)
+    if ready.given(params):
+        made = place is None or place.is_dir()
+        ready.check(params, config(folder, params) if made else ready.built(params), place if made else None)
+    return place
 
 
 def base(run: store.Run) -> dict:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, VQModel
+from diffusers import VQModel
 
 from cdlib.families.pixel import Pixel
 
@@ -34,6 +34,7 @@ class Latent(Pixel):
     """
 
     encodes = True  # latents are computed once for a run and kept
+    clips = False  # latents have no bounds
 
     @property
     def autoencoder(self) -> VQModel:
@@ -49,10 +50,6 @@ class Latent(Pixel):
             latents = self.autoencoder.encode(views.flatten(0, 1).to(self.device)).latents
             parts.append(latents.unflatten(0, views.shape[:2]).float().cpu())
         return torch.cat(parts)
-
-    def solver(self):
-        """DDIM without added noise; latents are not clipped. Source: Song et al. 2020 (eta = 0), appendix B."""
-        return DDIMScheduler(**self.betas, clip_sample=False)
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1] of latents."""

@@ -1,4 +1,4 @@
-"""Diffusion in pixel space: a U-Net that predicts the noise (DDPM), sampled by DDIM.
+"""Diffusion in pixel space: a U-Net that predicts the noise (DDPM) or the velocity, sampled by DDIM.
 
 B  images in a batch        T  images        V  views of each: 2 (the image and its mirror) when half are flipped, else 1
 
@@ -20,18 +20,19 @@ SCHEDULES = {
 class Pixel:
     """A DDPM over pixels.
 
-    unet      UNet2DModel: (float [B, C, H, W], int [B]) -> predicted noise [B, C, H, W]
-    config    a preset (families.presets), with `noise_schedule`: linear | scaled_linear
+    unet      UNet2DModel: (float [B, C, H, W], int [B]) -> predicted noise, or velocity, [B, C, H, W]
+    config    a preset (families.presets), with `noise_schedule` (linear | scaled_linear) and `prediction_type` (epsilon without)
     """
 
     encodes = False  # what is trained on is made from the images in no time, so it is not kept
     moments = False  # what is trained on is not a mean and a standard deviation
+    clips = True  # the clean image that the solver sees, to [-1, 1]
 
     def __init__(self, unet: UNet2DModel, config: dict, device: str = "cpu", frozen=None):
         self.unet, self.config, self.device, self.frozen = unet.to(device), config, device, frozen
         if device != "cpu":
             self.unet.to(memory_format=torch.channels_last)
-        self.betas = SCHEDULES[config["noise_schedule"]]
+        self.betas = SCHEDULES[config["noise_schedule"]] | {"prediction_type": config.get("prediction_type", "epsilon")}
         self.forward_process = DDPMScheduler(**self.betas)
 
     @classmethod
@@ -88,25 +89,30 @@ class Pixel:
         return x
 
     def loss(self, x: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the predicted noise (eq. 1), over the batch and the pixels.
+        """Mean squared error of the predicted noise (eq. 1) or velocity, over the batch and the pixels.
 
         x, noise     float [B, C, H, W]
         timesteps    int [B], 0..999
+
+        Source of the velocity: Salimans & Ho 2022.
         """
-        noisy = self.forward_process.add_noise(x, noise, timesteps)
-        return torch.nn.functional.mse_loss(self.predict(noisy, timesteps).float(), noise)
+        process = self.forward_process
+        target = process.get_velocity(x, noise, timesteps) if process.config.prediction_type == "v_prediction" else noise
+        return torch.nn.functional.mse_loss(self.predict(process.add_noise(x, noise, timesteps), timesteps).float(), target)
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The noise in float [B, C, H, W] at timesteps int [B] or []."""
+        """The noise, or velocity, in float [B, C, H, W] at timesteps int [B] or []."""
         return self.unet(noisy, timesteps).sample
 
     def guided(self, noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """The noise that sampling takes away."""
+        """What sampling takes for the prediction."""
         return self.predict(noisy, timestep)
 
-    def solver(self):
-        """DDIM without added noise. Source: Song et al. 2020 (eta = 0), appendix B."""
-        return DDIMScheduler(**self.betas)
+    def solver(self, steps: int):
+        """DDIM without added noise, in so many steps. Source: Song et al. 2020 (eta = 0), appendix B."""
+        solver = DDIMScheduler(**self.betas, clip_sample=self.clips)
+        solver.set_timesteps(steps)
+        return solver
 
     def initial_noise(self, indices) -> torch.Tensor:
         """x_T of each image index, [B, C, H, W]: the same for every model, whatever the batch."""
@@ -116,8 +122,7 @@ class Pixel:
     @torch.inference_mode()
     def draw(self, indices, steps: int) -> torch.Tensor:
         """Images for image indices, in so many steps of the solver: uint8 [B, C, H, W], on the CPU."""
-        solver = self.solver()
-        solver.set_timesteps(steps)
+        solver = self.solver(steps)
         x = self.initial_noise(indices)
         for t, there in zip(solver.timesteps, solver.timesteps.to(self.device), strict=True):  # no copy inside the loop
             x = solver.step(self.guided(x, there).float(), t, x).prev_sample

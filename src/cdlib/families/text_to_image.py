@@ -143,21 +143,27 @@ class TextToImage(Pixel):
         return mean + std * torch.randn(mean.shape, generator=draw, device=x.device)
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompt: torch.Tensor | None = None) -> torch.Tensor:
-        """The noise in float [B, C, h, w] at timesteps int [B] or [], with the run's prompt unless there is another."""
+        """The noise, or velocity, in float [B, C, h, w] at timesteps int [B] or [], with the run's prompt or another."""
         prompt = self.prompt if prompt is None else prompt
         return self.unet(noisy, timesteps, encoder_hidden_states=prompt.expand(len(noisy), -1, -1)).sample
 
     def guided(self, noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """The noise that sampling takes away, with classifier-free guidance. Source: Ho & Salimans 2022."""
+        """What sampling takes for the prediction, with classifier-free guidance. Source: Ho & Salimans 2022."""
         noise, guidance = self.predict(noisy, timestep), self.config["guidance"]
         if guidance == 1:
             return noise
         without = self.predict(noisy, timestep, self.negative)
         return without + guidance * (noise - without)
 
-    def solver(self):
-        """The base model's own solver: PNDM in miniSD. Source: Liu et al. 2022; appendix B."""
-        return PNDMScheduler.from_config(self.scheduler.config)
+    def solver(self, steps: int):
+        """PNDM, on the base model's own chain. Source: Liu et al. 2022; appendix B.
+
+        Its `steps_offset` is smaller where the first of so many steps would be past the end of the chain.
+        """
+        offset = min(self.scheduler.config.steps_offset, 999 - (steps - 1) * (1000 // steps))
+        solver = PNDMScheduler.from_config(self.scheduler.config, steps_offset=offset)
+        solver.set_timesteps(steps)
+        return solver
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1] of latents."""
