@@ -42,6 +42,8 @@ class Params(BaseModel):
     data: str
     images: str
     contributors_csv: str
+    file_column: Annotated[str, Field(min_length=1)]
+    contributor_column: Annotated[str, Field(min_length=1)]
     classes: Literal["paper", "released"]
     side_px: Positive
     n_contributors: Count
@@ -136,6 +138,7 @@ class Params(BaseModel):
         wrong = {
             "device": self.executor == "ray" and ":" in self.device and "Ray chooses the GPUs: must be auto, cpu or cuda",
             "gpus_per_coalition": self._gpus_wrong(),
+            "contributor_column": self.contributor_column == self.file_column and "must be another column than file_column",
             "owners_per_class": n < 2 and "must make at least 2 contributors",
             "property": self._unknown_property(),
             "feature": self.feature not in (allowed := FEATURES.get(self.property, Feature))
