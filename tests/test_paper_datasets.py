@@ -227,7 +227,7 @@ def test_labels_in_a_file_say_the_same_as_sub_folders(faces, header):
     path = write_labels(faces, header=header)
     assert same(celeba_hq.load(faces), before)
     first, *rows = path.read_bytes().splitlines()
-    path.write_bytes(b"\xef\xbb\xbf" + first + b"\n" + b" \n".join(row.replace(b",", b" , ") for row in reversed(rows)))
+    path.write_bytes(b"\xef\xbb\xbf" + first + b"\n" + b"\n".join(row.replace(b",", b" , ") + b" " for row in reversed(rows)))
     assert same(celeba_hq.load(faces), before), "the order of the rows, spaces or a byte order mark made a difference"
 
 
@@ -353,11 +353,12 @@ def written_over(path: Path):
     path.write_bytes(b"<html>404</html>")
 
 
-def another_format(path: Path):
-    Image.new("RGB", (8, 8)).save(path, "GIF")
+def decoded(path: Path, side: int) -> np.ndarray:
+    """An image as uint8 [S, S, 3], or the refusal of a folder of it."""
+    return files.images(path.parent, [path.name], side)[0][0].transpose(1, 2, 0)
 
 
-@pytest.mark.parametrize("harm", [truncated, emptied, written_over, another_format])
+@pytest.mark.parametrize("harm", [truncated, emptied, written_over])
 @pytest.mark.parametrize("name", ["cross_pines.JPG", "van-gogh_night.png"])
 def test_a_broken_painting_is_named(paintings, harm, name):
     path = Path(paintings["data"]) / artbench.STYLE / name
@@ -365,7 +366,7 @@ def test_a_broken_painting_is_named(paintings, harm, name):
     artbench.check(paintings)
     with pytest.raises(Refused) as error:
         artbench.load(paintings)
-    assert str(error.value).startswith(f"{path}: cannot be decoded as JPEG or PNG, replace it: ")
+    assert str(error.value).startswith(f"data: {path.parent}: cannot be decoded, 1: {name}: replace or remove it (")
 
 
 def test_damage_anywhere_in_a_file_is_refused_or_decoded_never_another_error(tmp_path):
@@ -376,13 +377,13 @@ def test_damage_anywhere_in_a_file_is_refused_or_decoded_never_another_error(tmp
         for byte in (0, 255, whole[at] ^ 1, whole[at] ^ 128):
             path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
             with contextlib.suppress(Refused):
-                assert files.image(path, 4).shape == (4, 4, 3)
+                assert decoded(path, 4).shape == (4, 4, 3)
 
 
 def test_a_broken_face_is_named(faces):
     path = Path(faces["data"]) / "cy" / "4.png"
     truncated(path)
-    with pytest.raises(Refused, match=f"{path}: cannot be decoded"):
+    with pytest.raises(Refused, match=f"{faces['data']}: cannot be decoded, 1: cy/4.png"):
         celeba_hq.load(faces)
 
 
@@ -394,21 +395,8 @@ def test_a_broken_face_is_named(faces):
 )
 def test_images_of_every_mode_become_rgb(tmp_path, mode, suffix, colour):
     Image.new("RGB", (12, 8), (colour,) * 3).convert(mode).save(tmp_path / f"a.{suffix}")
-    found = files.image(tmp_path / f"a.{suffix}", 4)
+    found = decoded(tmp_path / f"a.{suffix}", 4)
     assert found.shape == (4, 4, 3) and np.abs(found.astype(int) - colour).max() <= 1
-
-
-def test_a_palette_with_transparency_keeps_its_colours(tmp_path):
-    colours = Image.new("P", (4, 4), 1)
-    colours.putpalette([0, 0, 0, 10, 20, 30])
-    colours.save(tmp_path / "a.png", transparency=b"\x00\x80")
-    assert files.image(tmp_path / "a.png", 4).reshape(-1, 3).tolist() == [[10, 20, 30]] * 16
-
-
-def test_grey_of_16_bits_is_refused_as_it_would_be_cut_to_white(tmp_path):
-    Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(Refused, match=r"a\.png: has more than 8 bits"):
-        files.image(tmp_path / "a.png", 4)
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -416,14 +404,14 @@ def test_the_centre_is_what_is_cropped(tmp_path, wide):
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, :20, 0], pixels[:, 20:40, 1], pixels[:, 40:, 2] = 255, 255, 255
     Image.fromarray(pixels if wide else pixels.transpose(1, 0, 2)).save(tmp_path / "a.png")
-    assert files.image(tmp_path / "a.png", 20).reshape(-1, 3).tolist() == [[0, 255, 0]] * 400
-    halved = files.image(tmp_path / "a.png", 10).astype(int)
+    assert decoded(tmp_path / "a.png", 20).reshape(-1, 3).tolist() == [[0, 255, 0]] * 400
+    halved = decoded(tmp_path / "a.png", 10).astype(int)
     assert np.abs(halved[3:-3, 3:-3] - [0, 255, 0]).max() <= 2
 
 
 @pytest.mark.parametrize("size", [(16, 16), (4, 4), (32, 8), (3, 40), (1, 1)])
 def test_images_of_any_size_become_squares_of_the_side_and_keep_their_mean(tmp_path, size):
     Image.new("RGB", size, (200, 100, 50)).save(tmp_path / "a.png")
-    found = files.images([tmp_path / "a.png"] * 2, 8)
+    found, _ = files.images(tmp_path, ["a.png"] * 2, 8)
     assert (found.shape, found.dtype) == ((2, 3, 8, 8), np.uint8)
     assert (found == np.array([200, 100, 50]).reshape(1, 3, 1, 1)).all()

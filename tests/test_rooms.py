@@ -23,6 +23,7 @@ ROOMS = {
         "versions",
         "measured",
         "snapshot",
+        "sheets",
         "done",
         "store",
         "progress",

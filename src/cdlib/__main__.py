@@ -68,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help="of the run: small letters, digits and _")
     command.add_argument("--images", required=True, metavar="FOLDER", help="with one folder in it for each contributor")
     command.add_argument("--contributors", default="", metavar="CSV", help="whose each image is: columns file, contributor")
+    for column in ("file", "contributor"):
+        told = f"the csv's column of the {column}s ({column})"
+        command.add_argument(f"--{column}-column", default=column, metavar="NAME", help=told)
     told = "what is credited, such as cluster_entropy (the default), inception_score, fid/clip_b32, mine:sharpness/mean/lower; "
     command.add_argument("--property", action="append", default=[], metavar="NAME", help=told + "several are given one by one")
     command.add_argument("--side", type=int, default=0, metavar="PX", help="side of the images: 16 | 32; 16 without a GPU")

@@ -36,6 +36,7 @@ def lines(values: dict, given: pd.DataFrame | None = None) -> list[str]:
 
     n, images = datasets.planned(values) if given is None else (given.contributor.nunique(), len(given))
     each = "" if given is None else f", {contributors.span(contributors.counts(given))} from each"
+    each += f", {out} more opted out" if given is not None and (out := given.attrs.get("opted_out")) else ""
     full, sparse = bench.models(values)
     planned = plan.n_planned(values)
     found = [

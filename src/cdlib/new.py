@@ -19,6 +19,7 @@ from cdlib.errors import Refused
 from cdlib.features import GRID
 
 MODELS = {16: "unet_16x16", 32: "unet_32x32"}  # by the side of the images
+COLUMNS = ("file_column", "contributor_column")
 WIDTH = 40  # of a line before its comment
 FEATURE = {  # that need no download
     "cluster_entropy": "pooled_pixels",
@@ -37,7 +38,15 @@ SEES = {
 OTHER_BYTES = 20e6  # of a run: its two models, notebooks, tables, figures
 
 
-def new(name: str, images: str, contributors: str = "", property: list[str] = (), side: int = 0):  # noqa: A002
+def new(
+    name: str,
+    images: str,
+    contributors: str = "",
+    property: list[str] = (),  # noqa: A002
+    side: int = 0,
+    file_column: str = "file",
+    contributor_column: str = "contributor",
+):
     """Look at the images, write params/NAME.yaml and print the plan. Writes nothing when anything is refused.
 
     property    each as in the parameter `also`; what it is computed from may be left out. The first is the run's property,
@@ -49,7 +58,8 @@ def new(name: str, images: str, contributors: str = "", property: list[str] = ()
     if side and side not in MODELS:
         raise Refused(f"--side {side}: must be one of {', '.join(map(str, MODELS))}")
     where = {"images": _written(images), "contributors_csv": _written(contributors) if contributors else ""}
-    root, owner = image_folder.owners(where)
+    where |= {"file_column": file_column, "contributor_column": contributor_column}
+    root, owner = image_folder.given(where)
     side = side or _side()
     chosen = choices(name, where, len(set(owner.values())), len(owner), wished, side)
     values = params.check({key: value for key, (value, _) in chosen.items()}, str(file))
@@ -138,6 +148,7 @@ def choices(name: str, where: dict, n: int, n_images: int, wished: dict, side: i
         "dataset": ("image_folder", found),
         "images": (where["images"], "from the repository's root, or absolute"),
         "contributors_csv": (where["contributors_csv"], "whose each file is; empty: the folder that it lies in"),
+        **{column: (where[column], "of the csv") for column in COLUMNS if where["contributors_csv"]},
         "n_contributors": (n, "as in the folder now; another number there is refused"),
         "side_px": (side, "side of an image: its shorter side is resized, the centre cropped; 16 | 32, with the model"),
         "model": (MODELS[side], f"small enough for a laptop; {' | '.join(MODELS.values())}; ddpm_32x32 is for a GPU"),

@@ -1,8 +1,6 @@
 """One table over all runs that have been drawn: Table 1 of the paper, with a column for each."""
 
-import pandas as pd
-
-from cdlib import paths, reported, tables
+from cdlib import paths, reported, sheets, tables
 from cdlib.paper import PLUS_MINUS
 from cdlib.tables import Table
 from cdlib.writing import write_bytes
@@ -22,7 +20,7 @@ def table_1(written=True):
     if not found:
         return None
     caption = "LDS (%) at α = 0.5, of every run: digits are a small CIFAR-20, faces a small CelebA-HQ, painters a small ArtBench."
-    table = Table(tables.joined({name: pd.read_csv(path) for name, path in found.items()}), caption)
+    table = Table(tables.joined({name: sheets.read(path) for name, path in found.items()}), caption)
     rows = reported.read()
     context = f"The paper reports, on its own data sets and models{PLUS_MINUS}:"
     if written:

@@ -10,7 +10,7 @@ from functools import partial
 
 import pandas as pd
 
-from cdlib import analysis, contributors, examples, families, figures, pictures, plan, reported, schematic, tables
+from cdlib import analysis, contributors, examples, families, figures, pictures, plan, reported, schematic, sheets, tables
 from cdlib.errors import Missing
 from cdlib.style import Drawing, spoken
 from cdlib.tables import Table
@@ -217,7 +217,7 @@ def write(run, made):
         rows = _reported(run, name)
         apart = not rows.empty and not is_papers(run)
         if apart:
-            write_bytes(run.figures / f"{name}_reported.csv", rows.to_csv(index=False, lineterminator="\n").encode())
+            write_bytes(run.figures / f"{name}_reported.csv", sheets.write(rows))
             written.add(f"{name}_reported")
         if isinstance(thing, Drawing):
             figures.save(thing, run.figures, name)

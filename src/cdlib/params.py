@@ -43,6 +43,8 @@ class Params(BaseModel):
     data: str
     images: str
     contributors_csv: str
+    file_column: Annotated[str, Field(min_length=1)]
+    contributor_column: Annotated[str, Field(min_length=1)]
     classes: Literal["paper", "released"]
     side_px: Positive
     n_contributors: Count
@@ -139,6 +141,7 @@ class Params(BaseModel):
             "gpus_per_coalition": self.gpus_per_coalition > 1
             and (self.executor != "ray" or self.gpus_per_coalition % 1)
             and "must be at most 1, or, with executor: ray, a whole number",
+            "contributor_column": self.contributor_column == self.file_column and "must be another column than file_column",
             "owners_per_class": n < 2 and "must make at least 2 contributors",
             "property": not (self.property in FEATURES or OWN.fullmatch(self.property))
             and f"must be one of {', '.join(FEATURES)}, or a function of your own, package.module:function",

@@ -3,10 +3,15 @@
 papermill runs a notebook in its caller's folder, JupyterLab in the notebook's own; both must find the same run.
 """
 
+import errno
 import os
 from pathlib import Path
 
-LITTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave beside people's files
+from cdlib.errors import Refused
+
+# What systems leave beside people's files; macOS ends the name of a folder's icon in a carriage return.
+LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "lost+found", "__macosx", "@eadir", "#recycle")
+LITTER += ("$recycle.bin", "system volume information")
 
 
 def root() -> Path:
@@ -56,19 +61,26 @@ def given(path: str) -> Path:
 def below(folder: Path) -> list[str]:
     """Files below a folder, relative to it, with slashes, sorted; hidden ones and LITTER are passed over.
 
-    Folders that are links are followed where they lie in the folder itself, and stand as files where they lie deeper.
-    Raises OSError when a folder cannot be read.
+    Folders that are links are followed. Raises Refused when a folder cannot be read, and for a loop of links.
     """
-    found, folders = [], [folder]
-    while folders:
-        here = folders.pop()
-        for entry in os.scandir(here):
-            if entry.name[0] == "." or entry.name.lower() in LITTER:
-                continue
-            if entry.is_dir(follow_symlinks=here == folder):
-                folders.append(entry.path)
-            else:
-                found.append(Path(entry.path).relative_to(folder).as_posix())
+    found, folders = [], [(folder, set())]
+    try:
+        while folders:
+            here, above = folders.pop()
+            above = above | {os.path.realpath(here)}
+            for entry in list(os.scandir(here)):
+                if entry.name[0] == "." or entry.name.lower() in LITTER:
+                    continue
+                if not entry.is_dir():
+                    found.append(Path(entry.path).relative_to(folder).as_posix())
+                elif (target := os.path.realpath(entry)) in above:
+                    raise OSError(errno.ELOOP, f"a loop of links, back to {target}", entry.path)
+                else:
+                    folders.append((entry.path, above))
+    except OSError as error:
+        why = "a loop of links" if error.errno == errno.ELOOP and "loop" not in error.strerror else error.strerror
+        todo = "remove the link" if error.errno == errno.ELOOP else "allow it, or move it away"
+        raise Refused(f"{error.filename}: cannot be read: {why}: {todo}") from None
     return sorted(found)
 
 

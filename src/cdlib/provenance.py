@@ -9,9 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-import pandas as pd
-
-from cdlib import done, families, params, paths, store
+from cdlib import done, families, params, paths, sheets, store
 from cdlib.progress import duration
 
 POWERCAP = Path("/sys/class/powercap")
@@ -83,7 +81,7 @@ def measured(run: store.Run) -> list[dict]:
     """What the finished notebooks rest on, by procedure: coalitions, median seconds of training and sampling, seconds in all."""
     if not run.path("measured.csv").is_file():
         return []
-    frame = pd.read_csv(run.path("measured.csv"))
+    frame = sheets.read(run.path("measured.csv"))
     frame["seconds"] = frame["train_seconds"] + frame["sample_seconds"]
     rows = frame.groupby("procedure", sort=False).agg(
         n=("key", "size"), train=("train_seconds", "median"), sample=("sample_seconds", "median"), seconds=("seconds", "sum")

@@ -13,10 +13,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy import stats
 
-from cdlib import attributions, contributors, plan, ranks, shares, terms
+from cdlib import attributions, contributors, plan, ranks, shares, sheets, terms
 from cdlib.errors import Missing, Refused
 from cdlib.measured import write_bytes
 from cdlib.terms import LEVEL
+
+DECIMAL = ("share_percent", "payout", "payout_low", "payout_high")  # columns of text that is a number
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,9 +43,9 @@ class Statement:
 def write(run, **options):
     """Writes figures/<name>/statement.csv, .md and .html; returns the `Statement`. The options are those of `make`."""
     made = make(run, **options)
-    files = {"csv": made.frame.to_csv(index=False, lineterminator="\n"), "md": made.markdown, "html": made.page}
+    files = {"csv": sheets.write(made.frame, DECIMAL), "md": made.markdown.encode(), "html": made.page.encode()}
     for kind, text in files.items():
-        write_bytes(run.figures / f"statement.{kind}", text.encode())
+        write_bytes(run.figures / f"statement.{kind}", text)
     return made
 
 

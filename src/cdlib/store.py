@@ -18,13 +18,10 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import load as load_arrays
 
-from cdlib import cells, done, names, params, paths, writing
+from cdlib import cells, done, names, params, paths, sheets, writing
 from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, write_bytes
 from cdlib.versions import versions
-
-# Contributors may be called 007, NA or None.
-AS_WRITTEN = {"dtype": {"contributor": str, "members": str}, "keep_default_na": False, "na_values": [""]}
 
 
 def revision() -> str:
@@ -88,7 +85,7 @@ class Run:
 
     def write(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Write a tidy table that this notebook owns: runs/<name>/<table>.csv."""
-        write_bytes(self.path(f"{table}.csv"), frame.to_csv(index=False).encode())
+        write_bytes(self.path(f"{table}.csv"), sheets.write(frame))
         self.made(self.path(f"{table}.csv"))
         return frame
 
@@ -102,7 +99,7 @@ class Run:
 
     def _write_shared(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Write a table to which several notebooks give rows: the last notebook of all answers for it."""
-        write_bytes(self.path(f"{table}.csv"), frame.to_csv(index=False).encode())
+        write_bytes(self.path(f"{table}.csv"), sheets.write(frame))
         if self.notebook == paths.notebooks()[-1].stem:
             self.rests_on(self.path(f"{table}.csv"))
         return frame
@@ -110,7 +107,7 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """A tidy table of this run. Raises Refused when its notebook has not run, or it was changed since."""
         parts = [f"parts/{name}/{p.name}" for p in sorted(self.path(f"parts/{name}").glob("*.csv"))] or [f"{name}.csv"]
-        frames = [pd.read_csv(self._there(file), **AS_WRITTEN) for file in parts]
+        frames = [sheets.read(self._there(file)) for file in parts]
         return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
     def write_arrays(self, name: str, arrays: dict) -> pd.DataFrame:

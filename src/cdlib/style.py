@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from cdlib import sheets
 from cdlib.errors import Missing
 from cdlib.writing import write_bytes
 
@@ -222,7 +223,7 @@ def save(figure, folder, name, frame=None):
     path = Path(folder) / name
     about, pdf = {"Title": figure.caption, "CreationDate": None, "Creator": None, "Producer": None}, io.BytesIO()
     figure.savefig(pdf, format="pdf", metadata=about)
-    csv = pd.DataFrame(figure.frame if frame is None else frame).to_csv(index=False, lineterminator="\n")
-    for suffix, data in ((".pdf", pdf.getvalue()), (".png", figure.png), (".csv", csv.encode())):
+    csv = sheets.write(pd.DataFrame(figure.frame if frame is None else frame))
+    for suffix, data in ((".pdf", pdf.getvalue()), (".png", figure.png), (".csv", csv)):
         write_bytes(path.with_suffix(suffix), data)
     return path.with_suffix(".png")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cdlib import sheets
 from cdlib.errors import Missing
 from cdlib.writing import write_bytes
 
@@ -223,8 +224,8 @@ def write(frame, folder, name, caption, context=None):
     path = Path(folder) / name
     caption = f"{caption} {footer(frame)}".strip()
     parts = [("", readable(frame)), *([context] if context else [])]
-    csv = frame.to_csv(index=False, lineterminator="\n")
-    for suffix, text in ((".csv", csv), (".md", _markdown(parts, name, caption)), (".tex", _tex(parts, name, caption))):
+    write_bytes(path.with_suffix(".csv"), sheets.write(frame))
+    for suffix, text in ((".md", _markdown(parts, name, caption)), (".tex", _tex(parts, name, caption))):
         write_bytes(path.with_suffix(suffix), text.encode())
     return path.with_suffix(".csv")
 

@@ -22,7 +22,7 @@ import pandas as pd
 DATASETS = ("digits", "faces", "painters", "cifar20", "celeba_hq", "artbench", "image_folder")
 # The parameters that decide which images there are, and who gave them.
 NAMES = ("dataset", "data", "images", "contributors_csv", "classes", "side_px", "n_contributors", "assignment_seed")
-NAMES += ("owners_per_class", "images_per_contributor")
+NAMES += ("file_column", "contributor_column", "owners_per_class", "images_per_contributor")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ def artist(name: str) -> str:
     return name.partition("_")[0] if "_" in name else ""
 
 
-def _paintings(params: dict) -> list[Path]:
-    """The files, sorted by name. Raises Refused."""
+def _paintings(params: dict) -> tuple[Path, list[str]]:
+    """The folder of the style, and its files, sorted by name. Raises Refused."""
     if params["n_contributors"] != N_ARTISTS:
         raise Refused(f"n_contributors: {params['n_contributors']}: must be {N_ARTISTS}, one for each artist")
     if params["side_px"] < 1:
@@ -47,7 +47,7 @@ def _paintings(params: dict) -> list[Path]:
         raise Refused(
             f"data: {style}: {len(names)} images by {artists} artists, must be {N_IMAGES} by {N_ARTISTS}: extract it again"
         )
-    return [style / name for name in names]
+    return style, names
 
 
 def check(params: dict):
@@ -61,7 +61,7 @@ def load(params: dict) -> tuple[np.ndarray, pd.DataFrame]:
     Returns uint8 [T, 3, S, S], 0..255, S = side_px, and a frame of image, contributor, class.
     Raises Refused as `check`, and with its name when a painting cannot be decoded.
     """
-    paths = _paintings(params)
-    artists = [artist(path.name) for path in paths]
-    table = pd.DataFrame({"image": range(len(paths)), "contributor": artists, "class": artists})
-    return files.images(paths, params["side_px"]), table
+    style, names = _paintings(params)
+    artists = [artist(name) for name in names]
+    table = pd.DataFrame({"image": range(len(names)), "contributor": artists, "class": artists})
+    return files.images(style, names, params["side_px"])[0], table

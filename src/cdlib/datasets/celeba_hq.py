@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cdlib import seeds
-from cdlib.datasets import files
+from cdlib.datasets import files, owners
 from cdlib.errors import Refused
 
 LEAST_IMAGES = 15
@@ -37,7 +37,7 @@ def _chosen(params: dict) -> tuple[Path, dict[str, str]]:
         raise Refused(f"side_px: {params['side_px']}: must be at least 1")
     root = files.folder(params, f"a folder with one sub-folder of images for each identity, or with images and {LABELS}")
     if (root / LABELS).is_file():
-        owner = files.labels(root / LABELS, root, COLUMNS)
+        owner = owners.by_csv(root / LABELS, root, COLUMNS)[0]
     else:
         people = [p for p in root.iterdir() if p.is_dir() and p.name[0] != "."]
         owner = {f"{person.name}/{name}": person.name for person in people for name in files.listed(person)}
@@ -66,4 +66,4 @@ def load(params: dict) -> tuple[np.ndarray, pd.DataFrame]:
     root, owner = _chosen(params)
     people = list(owner.values())
     table = pd.DataFrame({"image": range(len(people)), "contributor": people, "class": people})
-    return files.images([root / file for file in owner], params["side_px"]), table
+    return files.images(root, list(owner), params["side_px"])[0], table
