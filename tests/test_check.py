@@ -31,6 +31,19 @@ def test_missing_data_is_refused_in_one_line_that_names_the_parameter(name, caps
     assert "data: 'nowhere'" in line and str(file) in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["digits", "--set", "model=unet_16x16"], "model: unet_16x16: images of digits are 1 x 8 x 8"),
+        (["artbench", "--without-data", "--set", "side_px=64"], "side_px: 64: images of artbench are 3 x 64 x 64"),
+    ],
+)
+def test_images_that_the_model_does_not_draw_are_refused_in_one_line(arguments, told, capsys, scratch):
+    assert __main__.main(["check", str(paths.params(arguments[0])), *arguments[1:]]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert told in line and "draws 3 x" in line
+
+
 def test_a_released_file_differs_from_the_papers_where_it_says_so():
     def differing(name):
         ours, released = (params.load(paths.root() / "params" / f"{name}{v}.yaml") for v in ("", "_released"))

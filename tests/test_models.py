@@ -13,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from cdlib import families, params, paths, recipes, sample
 from cdlib.datasets.digits import images_and_classes
-from cdlib.errors import Refused
+from cdlib.errors import NotFinite, Refused, Untrained
 from cdlib.recipes import Recipe
-from cdlib.train import NotFinite, train
+from cdlib.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = families.preset("unet_8x8") | {"noise_schedule": "linear"}
@@ -51,7 +51,7 @@ class Slope:
         return self.slopes[(len(self.seen) - 1) % len(self.slopes)] * output.float().sum()
 
 
-def moves(recipe, slopes=(1.0,)):
+def moves(recipe, slopes=(0.5,)):
     """By how much each step of a recipe lowers the weight of a Slope."""
     model, weights = Slope(*slopes), [1.0]
     train(model, VIEWS, recipe, seed=0, progress=lambda: weights.append(model.unet.weight.item()))
@@ -154,6 +154,32 @@ def test_training_lowers_the_loss():
 def test_a_loss_that_is_not_finite_names_its_step():
     with pytest.raises(NotFinite, match="the loss of step 2 of 4 is not finite"):
         train(Slope(1.0, float("nan")), VIEWS, RECIPE, 0)
+
+
+def loses(value, steps=40, ascend=False):
+    """What training returns whose loss is a constant."""
+    return train(Slope(value), VIEWS, replace(RECIPE, steps=steps, lr=1e-9), 0, ascend=ascend).losses
+
+
+@pytest.mark.parametrize("value", [1.0, 0.95, 30.0])
+def test_a_training_that_ends_where_predicting_nothing_does_is_refused(value):
+    with pytest.raises(Untrained, match=rf"ends at {value:.2f} \(mean of the last 4 of 40 steps\).* lower .* \(1e-09\)"):
+        loses(value)
+
+
+@pytest.mark.parametrize("lr", [1e-8, 10.0])
+def test_a_network_that_learned_nothing_or_diverged_is_refused(lr):
+    with pytest.raises(NotFinite, match="the loss ends at|not finite"):
+        trained(replace(RECIPE, steps=40, lr=lr, batch_size=8))
+
+
+def test_a_learned_model_and_few_steps_and_ascent_are_not_refused():
+    assert len(loses(0.85)) == 40 and len(loses(1.0, steps=39)) == 39 and len(loses(30.0, ascend=True)) == 40
+
+
+def test_one_bad_step_near_the_end_is_not_refused():
+    model = Slope(*[0.2] * 59, 3.0)
+    assert train(model, VIEWS, replace(RECIPE, steps=60, lr=1e-9), 0).losses[-1] == pytest.approx(3)
 
 
 def test_a_constant_rate_stays_after_its_warm_up():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cdlib import families, stages, store, train
+from cdlib import families, params, paths, stages, store, train
+from cdlib.errors import Refused
 
 
 def same(a, b):
@@ -64,3 +65,48 @@ def test_every_pretrained_part_that_a_run_takes_is_looked_for_before_it_starts(r
         asked.clear()
         stages.needed(run.folder, run.params | {"fid_embedding": "inception_pool", "n_unlearn": n_unlearn})
         assert asked == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "stage", "lr"), [(stages.full, "full", "train", 1e-9), (stages.sparse, "sparse", "prune", 1.0)]
+)
+def test_a_model_that_learned_nothing_stops_the_run_in_one_line_and_is_not_kept(run, make, name, stage, lr):
+    before = families.about(stages.path(run.folder, name))
+    idle = store.Run("02_train", run.params | {f"{stage}_steps": 40, f"{stage}_lr": lr, "checkpoint_minutes": 1e-9})
+    told = rf"^{name} model: the loss ends at [\d.]+ \(mean of .*\), .* or take more steps \({stage}_lr, {stage}_steps\)$"
+    with pytest.raises(Refused, match=told):
+        make(idle)
+    assert families.about(stages.path(run.folder, name)) == before
+    assert not list(run.folder.glob("models/unfinished/*"))
+
+
+@pytest.mark.parametrize("name", [p.stem for p in (paths.root() / "params").glob("*.yaml")])
+def test_the_models_of_all_parameter_files_draw_images_of_the_size_that_is_given(name):
+    stages.fits(params.load(paths.params(name)))
+
+
+WRONG = {
+    "small": (
+        {"dataset": "image_folder", "side_px": 64, "model": "unet_16x16"},
+        "side_px: 64: images of image_folder are 3 x 64 x 64",
+    ),
+    "large": ({"dataset": "image_folder", "side_px": 64, "model": "unet_32x32"}, "and unet_32x32 draws 3 x 32 x 32"),
+    "grey": ({"dataset": "image_folder", "side_px": 8, "model": "unet_8x8"}, "and unet_8x8 draws 1 x 8 x 8"),
+    "coloured": ({"model": "unet_16x16"}, "model: unet_16x16: images of digits are 1 x 8 x 8"),
+    "fixed": ({"dataset": "faces", "side_px": 16, "model": "unet_16x16"}, "model: unet_16x16: images of faces are 3 x 32 x 32"),
+    "latent": ({"dataset": "celeba_hq", "side_px": 64, "model": "ldm_64x64"}, "and ldm_64x64 draws 3 x 256 x 256"),
+    "text": ({"dataset": "artbench", "side_px": 32, "model": "minisd_lora"}, "and minisd_lora draws 3 x 256 x 256"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), WRONG.values(), ids=WRONG)
+def test_images_of_another_size_or_colour_than_the_model_draws_are_refused(tiny, changes, told):
+    with pytest.raises(Refused) as error:
+        stages.fits(tiny | changes)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["digits", "faces", "painters"])
+def test_the_shape_of_a_dataset_is_that_of_its_images(tiny, name):
+    values = tiny | {"dataset": name, "n_contributors": 0 if name == "digits" else 20}
+    assert stages.dataset(values).images.shape[1:] == stages.datasets.shape(values)

@@ -251,6 +251,14 @@ def test_a_failure_is_recorded_retried_and_named_and_the_others_are_kept(run, un
     assert "Traceback" in record["error"] and "step 2 of 3 is not finite" in record["error"]
 
 
+@pytest.mark.parametrize(("procedure", "stage", "lr"), [("retrain", "train", 1e-9), ("sparse_finetune", "finetune", 1.0)])
+def test_a_coalitions_model_that_learned_nothing_is_recorded_as_failed(run, procedure, stage, lr):
+    idle = changed(run, **{f"{stage}_steps": 40, f"{stage}_lr": lr})
+    with pytest.raises(RuntimeError, match="none of 1 coalitions could be measured; the first: .*Untrained: the loss ends at"):
+        utilities.measure(idle, wanted(procedure, MEMBERS[:1], SEEDS[:1]))
+    assert idle.measured.read(keys(idle, procedure)[0])["status"] == "failed"
+
+
 def test_what_failed_is_tried_again_the_next_time(run, unlucky, trainings):
     with pytest.warns(UserWarning, match="could not be measured"):
         utilities.measure(run, wanted())

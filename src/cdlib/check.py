@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cdlib import contributors, datasets, executors, families, paths, plan, progress, writing
+from cdlib import contributors, datasets, executors, families, paths, plan, progress, stages, writing
 from cdlib.command import load, needed, say
 
 
@@ -14,6 +14,7 @@ def check(file: Path, changes: dict | None = None, without_data: bool = False):
     Without data, neither images nor pretrained parts are looked for: contributors and images are those that the paper names.
     """
     values = load(file, changes, without_data)
+    stages.fits(values)
     if not without_data:
         for folder in (paths.runs() / values["name"], paths.figures(values["name"])):
             writing.check(folder)

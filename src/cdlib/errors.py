@@ -15,3 +15,7 @@ class Missing(Refused):
 
 class NotFinite(ArithmeticError):
     """A loss or a property was NaN or infinite."""
+
+
+class Untrained(NotFinite):
+    """A training ended near the loss of a model that predicts nothing: it diverged, or learned nothing."""

@@ -64,12 +64,12 @@ def pairs(run: store.Run, drawn: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_images(run: store.Run) -> pd.DataFrame:
-    """Rows of training_images.csv; none when the property is an aesthetic score. Source: appendix D.5.
+    """Rows of training_images.csv. Source: appendix D.5.
 
-    The entropy of an image's class probabilities, in nats, or the reference cluster that it falls into.
+    The entropy of an image's class probabilities, in nats, or the reference cluster that it falls into. Of other properties none.
     """
     given, name = run.table("contributors")[["image", "contributor"]], run["property"]
-    if name == "aesthetic_score":
+    if name not in ("inception_score", "cluster_entropy"):
         return given.head(0)
     with machine.one_thread():
         found = properties.named(name).per_image(run.folder, run.params, stages.dataset(run.params).images[given.image])

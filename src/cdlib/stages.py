@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cdlib import checkpoint, datasets, families, machine, measured, names, pretrained, store
-from cdlib.errors import Refused
+from cdlib.errors import NotFinite, Refused
 from cdlib.families import ready
 from cdlib.progress import Progress
 from cdlib.recipes import Recipe, recipe
@@ -73,7 +73,21 @@ def needed(folder: Path, params: dict) -> Path | None:
     if ready.given(params):
         made = place is None or place.is_dir()
         ready.check(params, config(folder, params) if made else ready.built(params), place if made else None)
+    fits(params)
     return place
+
+
+def fits(params: dict):
+    """Refuse a model that draws images of another size, or of other channels, than those of the dataset. Raises Refused."""
+    network = families.preset(params["model"]) | (ready.config(params) if params["full_path"] else {})
+    given, drawn = datasets.shape(params), families.drawn(params["model"], network)
+    if given != drawn:
+        images, model = (" x ".join(map(str, shape)) for shape in (given, drawn))
+        key, change = ("model", "") if params["dataset"] in datasets.SHAPES else ("side_px", "another side_px, or ")
+        raise Refused(
+            f"{key}: {params[key]}: images of {params['dataset']} are {images} (channels, height, width), and "
+            f"{params['full_path'] or params['model']} draws {model}: choose {change}another model"
+        )
 
 
 def base(run: store.Run) -> dict:
@@ -238,7 +252,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
         return about
     data = dataset(run.params)
     model, everybody = start(), np.unique(data.contributors.image)
-    with machine.one_thread(), checkpoint.of(run.folder, run.params, name) as kept:
+    with _refused(name), machine.one_thread(), checkpoint.of(run.folder, run.params, name) as kept:
         x = inputs(run.folder, run.params, model, data.digest(), everybody)
         progress = Progress(f"{name} model, step", how.n_steps(len(x)), run.path("progress.json"))
         before = time.perf_counter()
@@ -260,6 +274,16 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
     del model, x, trained
     machine.empty_cache()
     return saved
+
+
+@contextlib.contextmanager
+def _refused(name: str):
+    """Tell a training that came to nothing as one line, by the model and its parameters. Raises Refused."""
+    stage = {"full": "train", "sparse": "prune"}[name]
+    try:
+        yield
+    except NotFinite as error:
+        raise Refused(f"{name} model: {error} ({stage}_lr, {stage}_steps)") from None
 
 
 def _kept(run: store.Run, name: str, origin: dict) -> dict | None:

@@ -14,8 +14,11 @@ from diffusers.training_utils import EMAModel
 
 from cdlib import seeds
 from cdlib.checkpoint import Checkpoint, Training
-from cdlib.errors import NotFinite, Refused
+from cdlib.errors import NotFinite, Refused, Untrained
 from cdlib.recipes import Recipe
+
+FEWEST_STEPS = 40  # after fewer, a training may not have begun to learn: it is not judged
+MOST_LOSS = 0.9  # that a training may end with
 
 
 def _optimizer(parameters, recipe: Recipe, steps: int):
@@ -102,7 +105,8 @@ def train(
     ascend        raise the loss, instead of lowering it
     checkpoint    where the training is kept while it lasts, and goes on from: on a CPU to the very same bits
 
-    All random numbers are drawn on the model's device, and nothing in the loop waits for it, but a checkpoint. Raises NotFinite.
+    All random numbers are drawn on the model's device, and nothing in the loop waits for it, but a checkpoint. Raises NotFinite;
+    Untrained when a descent ends near the loss of a model that predicts nothing (`_learned`).
     """
     device = model.device
     draw = torch.Generator(device).manual_seed(seeds.number(seed, "training"))
@@ -138,6 +142,8 @@ def train(
         if progress:
             progress()
     losses = _finite(now.losses, steps)
+    if not ascend:
+        _learned(losses, recipe)
     if not average:
         return Trained(losses, {}, 0)
     raw = {name: tensor.detach().clone() for name, tensor in model.state().items()}
@@ -151,3 +157,17 @@ def _finite(losses: list, steps: int) -> np.ndarray:
     if not np.isfinite(losses).all():
         raise NotFinite(f"the loss of step {int(np.argmin(np.isfinite(losses))) + 1} of {steps} is not finite")
     return losses
+
+
+def _learned(losses: np.ndarray, recipe: Recipe):
+    """Refuse a model whose mean loss over the last tenth of the steps is above MOST_LOSS. Raises Untrained.
+
+    The noise has mean square 1, so a model that predicts 0 has loss 1, whatever the images, the scale of latents and the start
+    weights; a diverged one ends there, or higher. The mean over a tenth of the steps averages the draws of timesteps.
+    """
+    last = max(1, len(losses) // 10)
+    if len(losses) >= FEWEST_STEPS and (end := losses[-last:].mean()) > MOST_LOSS:
+        raise Untrained(
+            f"the loss ends at {end:.2f} (mean of the last {last} of {len(losses)} steps), and predicting nothing gives 1: "
+            f"lower the learning rate ({recipe.lr:g}) or take more steps"
+        )

@@ -23,6 +23,7 @@ DATASETS = ("digits", "faces", "painters", "cifar20", "celeba_hq", "artbench", "
 # The parameters that decide which images there are, and who gave them.
 NAMES = ("dataset", "data", "images", "contributors_csv", "classes", "side_px", "n_contributors", "assignment_seed")
 NAMES += ("file_column", "contributor_column", "owners_per_class", "images_per_contributor")
+SHAPES = {"digits": (1, 8), "faces": (3, 32), "painters": (3, 32), "cifar20": (3, 32)}  # channels and side, where they are given
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def _module(params: dict):
 def load(params: dict) -> Dataset:
     """The dataset that the parameters name."""
     return Dataset(*_module(params).load(params))
+
+
+def shape(params: dict) -> tuple[int, int, int]:
+    """C, H, W of the images, without opening any."""
+    channels, side = SHAPES.get(params["dataset"], (3, params["side_px"]))
+    return channels, side, side
 
 
 def planned(params: dict) -> tuple[int, int]:

@@ -30,7 +30,14 @@ def preset(name: str) -> dict:
     """The configuration of a model by its name in the parameter file. Raises Refused when there is none."""
     if name not in PRESETS:
         raise Refused(f"model: {name!r}: must be one of {', '.join(PRESETS)}")
-    return {key: value for key, value in PRESETS[name].items() if key != "minutes"}
+    return {key: value for key, value in PRESETS[name].items() if key not in ("minutes", "scale")}
+
+
+def drawn(name: str, config: dict) -> tuple[int, int, int]:
+    """C, H, W of the images that a model draws, by its name and its configuration."""
+    network, scale = config["network"], PRESETS[name].get("scale")
+    side = network["sample_size"] * (scale or 1)
+    return 3 if scale else network["in_channels"], side, side
 
 
 def _family(config: dict):

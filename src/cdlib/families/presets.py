@@ -2,6 +2,7 @@
 
 frozen      a pretrained part (pretrained.PARTS), or one that the run makes itself (bases.BASES)
 network     arguments of diffusers' network; of text_to_image those of the frozen one, for counting and timing without it
+scale       pixels of an image for one of its latent, a side
 minutes     of one coalition's training and sampling by procedure: Table 2 of the paper (RTX 6000, A40 or A100)
 """
 
@@ -41,6 +42,7 @@ PRESETS = {
     "ldm_8x8": {  # for faces of 32 x 32 pixels: latents 8 x 8 x 3, attention in heads of 8 as the large one has heads of 32
         "family": "latent",
         "frozen": "faces_vqvae",
+        "scale": 4,
         "network": dict(
             sample_size=8, in_channels=3, out_channels=3, block_out_channels=(24, 48), layers_per_block=1, attention_head_dim=8,
             down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
@@ -50,6 +52,7 @@ PRESETS = {
     "ldm_64x64": {  # 274,056,163 parameters: Rombach et al. 2022, as in the paper's CelebA-HQ setting
         "family": "latent",
         "frozen": "vqvae",
+        "scale": 4,
         "network": dict(
             sample_size=64, in_channels=3, out_channels=3, block_out_channels=(224, 448, 672, 896), layers_per_block=2,
             down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
@@ -59,7 +62,7 @@ PRESETS = {
         "minutes": {"retrain": (213.4, 26.5), "finetune": (17.5, 27.0), "sparse_finetune": (11.0, 11.9)},
     },
     "painter_lora": {  # for canvases of 32 x 32 pixels: LoRA on a small Stable Diffusion that the run trains first
-        "family": "text_to_image", "frozen": "painters_base", "rank": 16, "prompt": "a painting", "guidance": 1.0,
+        "family": "text_to_image", "frozen": "painters_base", "rank": 16, "prompt": "a painting", "guidance": 1.0, "scale": 4,
         "network": dict(
             sample_size=8, in_channels=4, out_channels=4, cross_attention_dim=32, norm_num_groups=8, layers_per_block=1,
             block_out_channels=(32, 64), attention_head_dim=4, mid_block_type="UNetMidBlock2DCrossAttn",
@@ -68,7 +71,7 @@ PRESETS = {
     },
     "minisd_lora": {  # 51,019,776 parameters: rank 256 on q, k, v and out of all attention, as in the paper's ArtBench setting
         "family": "text_to_image", "frozen": "minisd", "rank": 256, "prompt": "a Post-Impressionist painting", "guidance": 7.5,
-        # guidance as released: the paper does not say
+        "scale": 8,  # guidance as released: the paper does not say
         "network": dict(sample_size=32, cross_attention_dim=768, attention_head_dim=8),  # else as diffusers has it: SD v1's
         "minutes": {"retrain": (190.6, 6.4), "finetune": (4.4, 6.4), "sparse_finetune": (4.5, 6.1)},
     },
