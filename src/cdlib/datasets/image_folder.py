@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import PIL
+from joblib import cpu_count
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
@@ -163,7 +164,7 @@ def _kept(file: Path) -> np.ndarray | None:
 
 def _decoded(root: Path, names: list[str], side_px: int) -> np.ndarray:
     """The images of some files below a folder: uint8 [T, 3, S, S]. Raises Refused with the names of those that cannot be."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(cpu_count(), 8)) as pool:
         warnings.simplefilter("ignore")  # of odd metadata, and of size, which is refused only beyond twice that
         found = list(pool.map(lambda name: _attempt(root / name, side_px), names))
     if wrong := {name: why for name, why in zip(names, found, strict=True) if isinstance(why, str)}:
