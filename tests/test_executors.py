@@ -1,19 +1,23 @@
 """Executors: one contract, whatever dies."""
 
 import fcntl
+import io
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from cdlib.executors import EXECUTORS, processes
+from cdlib import cluster, executors, store
+from cdlib.executors import EXECUTORS, Where, n_places, processes
 
 LOCAL = ["serial", "processes"]  # that of several machines is held to the same contract in test_cluster
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120
 
 # A worker holds the lock of its file for as long as it lives.
 NAPPING = """
@@ -56,6 +60,38 @@ def die_if_hopeless(task):
         die(task)
     time.sleep(0.1)
     note(task)
+
+
+def see_cuda(task):
+    """Leave whether this is a fork of a process that has initialised CUDA, and so cannot use it."""
+    from torch import cuda
+
+    Path(task).write_text(f"{os.getpid()} {cuda._is_in_bad_fork()}")
+
+
+def measure_and_see_cuda(task):
+    """The same after importing what measuring takes."""
+    import cdlib.coalition
+    import cdlib.families.text_to_image  # noqa: F401
+
+    see_cuda(task)
+
+
+def seen_in_workers(tmp_path, n=2, see=see_cuda):
+    """What `see_cuda` leaves in workers: (process, whether CUDA is lost) of each task."""
+    tasks = [str(tmp_path / f"{k}") for k in range(n)]
+    assert [error for _, error in processes(see, tasks, n)] == [None] * n
+    return [tuple(Path(task).read_text().split()) for task in tasks]
+
+
+def take_turns(turn, n_gpus):
+    """The GPUs that the next two workers begin on, of so many simulated ones."""
+    taken = []
+    cuda = {"is_available": lambda: True, "device_count": lambda: n_gpus, "set_device": taken.append}
+    with mock.patch.multiple("torch.cuda", **cuda), mock.patch.object(executors, "_end_with_parent"):
+        executors._begin(turn)
+        executors._begin(turn)
+    return taken
 
 
 def until(claim):
@@ -127,3 +163,66 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         assert not any(map(is_free, tasks))
         parent.kill()
     assert until(lambda: all(map(is_free, tasks)))
+
+
+def test_no_worker_is_forked_from_a_process_that_has_used_cuda(tmp_path, server):
+    assert {lost for _, lost in seen_in_workers(tmp_path, see=measure_and_see_cuda)} == {"False"}
+
+
+USED = """
+import sys
+from pathlib import Path
+from cdlib import executors
+sys.path.insert(0, sys.argv[1])
+from test_executors import seen_in_workers
+if __name__ == "__main__":
+    executors.PRELOADED[:] = ["diffusers.utils"]
+    print(seen_in_workers(Path(sys.argv[2])))
+"""
+
+
+def test_a_server_that_imports_diffusers_is_seen(tmp_path):
+    (tmp_path / "used.py").write_text(USED)
+    command = [sys.executable, tmp_path / "used.py", Path(__file__).parent, tmp_path]
+    assert "True" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_each_worker_takes_the_next_gpu():
+    turn = multiprocessing.Value("i", 0)
+    assert [*take_turns(turn, 3), *take_turns(turn, 3)] == [0, 1, 2, 0]
+
+
+def test_workers_wait_for_the_next_tasks_on_cpus_and_end_on_gpus(tmp_path, server):
+    """Those on a GPU would hold its memory."""
+    first, *again = ({pid for pid, _ in seen_in_workers(tmp_path, 1)} for _ in range(3))
+    assert again == [first, first]
+    assert list(processes(note, [str(tmp_path / "a")], 1, Where("cuda"))) == [(str(tmp_path / "a"), None)]
+    assert not executors.WAITING.keys() & {1}
+
+
+QUOTAS = {
+    "v2": {"/sys/fs/cgroup/cpu.max": "100000 100000"},
+    "v1": {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+}
+
+
+def eight_cores(monkeypatch, quota):
+    """A machine of eight cores, and these files of a control group."""
+    group = "/sys/fs/cgroup/"
+    exists, opened = os.path.exists, open
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(os.path, "exists", lambda path: path in quota if str(path).startswith(group) else exists(path))
+    monkeypatch.setattr(
+        "builtins.open", lambda path, *a, **k: io.StringIO(quota[path]) if path in quota else opened(path, *a, **k)
+    )
+
+
+@pytest.mark.parametrize(("quota", "cores"), [({}, 8), (QUOTAS["v1"], 1), (QUOTAS["v2"], 1)], ids=["none", *QUOTAS])
+def test_a_quota_of_one_core_is_one_place_for_ray_too(quota, cores, monkeypatch):
+    told = {}
+    monkeypatch.setattr(cluster, "_connect", lambda ray, address, **how: told.update(how))
+    eight_cores(monkeypatch, quota)
+    with cluster._connected(mock.Mock(), ""):
+        assert n_places() == told["num_cpus"] == cores
+    assert store.machine().endswith(f" {cores} cores")

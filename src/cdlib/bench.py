@@ -67,7 +67,7 @@ def _timed(work, steps: int, device: str) -> float:
 
 
 def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
-    """Estimated seconds of one model of everybody's images, by procedure, training and sampling together.
+    """Estimated seconds of one model of everybody's images, by procedure (and plan.UNTRAINED), training and sampling together.
 
     Of gradient ascent as if everybody were unlearned; of influence unlearning its gradients, in steps of their own size.
     """
@@ -77,7 +77,7 @@ def by_procedure(params: dict, each: pd.DataFrame, n_images: int) -> dict:
         how, model = recipes.of(params, procedure), start or "full"
         size = how.batch_size * getattr(how, "draws", 1) / params["batch_size"]
         found[procedure] = how.n_steps(n_images) * size * each.train[model] + drawn * each["sample"][model]
-    return found
+    return found | {plan.UNTRAINED: drawn * each["sample"]["full"]}
 
 
 def gradient_seconds(params: dict, full) -> float:
@@ -102,17 +102,16 @@ def total(params: dict, each: pd.DataFrame, gradient: float, n_images: int) -> f
 
     What the families make for themselves first (bases) is not counted, nor are pretrained features.
     """
-    one, drawn = by_procedure(params, each, n_images), params["sampling_steps"] * each["sample"]["full"]
+    one = by_procedure(params, each, n_images)
     models = sum(n * one[procedure] for procedure, n in plan.n_planned(params).items())
-    # two losses of all training images and queries, and the journeys of the queries; the nobodies are not trained
+    # two losses of all training images and queries, and the journeys of the queries
     queries, timesteps = params["n_images"], params["gradient_timesteps"]
     features = 2 * (n_images + queries) * timesteps + queries * params["sampling_steps"]
-    nobodies = params["n_empty_seeds"] * (one["retrain"] - queries * drawn)
     steps = 0 if params["full_path"] else recipes.recipe(params, "train").n_steps(n_images) * each["train"]["full"]
     steps += recipes.recipe(params, "prune").n_steps(n_images) * each["train"]["sparse"]
     if "cluster_entropy" in names.properties(params):
-        steps += params["n_reference"] * drawn
-    return steps + (models - nobodies + features * gradient) / executors.n_workers(params) + N_NOTEBOOKS * NOTEBOOK_SECONDS
+        steps += params["n_reference"] * params["sampling_steps"] * each["sample"]["full"]
+    return steps + (models + features * gradient) / executors.n_workers(params) + N_NOTEBOOKS * NOTEBOOK_SECONDS
 
 
 def peak_gb(device: str) -> float:

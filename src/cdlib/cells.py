@@ -4,21 +4,34 @@ nbformat would take two seconds to import, so the notebooks are read as the JSON
 """
 
 import ast
+import contextlib
 import json
 from inspect import ismodule
 from pathlib import Path
 
 
-def given(namespace: dict) -> dict:
+def given(namespace: dict, known=()) -> dict:
     """The parameters in a notebook's namespace: all values, but functions and modules, bound when this was first called there.
 
     A cell that is run again sees the same names, so values computed further down are never taken for parameters.
+    In a kernel they are those of the parameters cell (any that binds a `known` name) and of the cell that papermill adds, not
+    what IPython's startup files have bound.
     """
+    cells = namespace.get("In")
+    own = namespace.keys() if cells is None else set().union(*(_bound(source, known) for source in cells))
     names = namespace.setdefault(
         "_parameters_given",
-        [n for n, v in namespace.items() if not (n.startswith("_") or n in ("In", "Out") or callable(v) or ismodule(v))],
+        [n for n, v in namespace.items() if n in own and not (n.startswith("_") or callable(v) or ismodule(v))],
     )
     return {n: namespace[n] for n in names}
+
+
+def _bound(source: str, known) -> set[str]:
+    """The names that a cell binds, of one with parameters; papermill begins its own with this comment."""
+    names = set()
+    with contextlib.suppress(SyntaxError):  # a cell that never ran
+        names = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names if names & set(known) or source.startswith("# Parameters") else set()
 
 
 def _cells(notebook: Path) -> list[tuple[str, bool]]:

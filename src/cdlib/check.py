@@ -48,6 +48,7 @@ def lines(values: dict, given: pd.DataFrame | None = None) -> list[str]:
     ]
     minutes = families.PRESETS[values["model"]].get("minutes")
     if minutes:
+        minutes = minutes | {plan.UNTRAINED: (0, minutes["retrain"][1])}
         found += [f"  one {p:16s} {train:g} + {draw:g} min, training + sampling" for p, (train, draw) in minutes.items()]
         # other unlearning is not timed in the paper; it takes fewer steps than fine-tuning
         hours = sum(k * sum(minutes.get(p, minutes["sparse_finetune"])) for p, k in planned.items()) / 60

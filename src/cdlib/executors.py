@@ -11,7 +11,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,9 +21,17 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from joblib import cpu_count
+
 from cdlib import machine, measured, writing
 
 MAX_BROKEN = 3
+
+# What measuring takes and does not initialise CUDA when imported: a process that has is never forked. diffusers, peft and
+# bitsandbytes do; what they import themselves does not, and takes most of their time.
+PRELOADED = ["torch", "torchvision.transforms.v2", "torch._inductor.compile_fx", "transformers.generation.utils"]
+PRELOADED += ["accelerate", "open_clip", "pandas", "pydantic.json_schema", "scipy.stats", "sklearn.cluster"]
+WAITING: dict[int, ProcessPoolExecutor] = {}  # pools of so many workers that have done their tasks and wait for others
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,12 @@ def where(params: dict) -> Where:
 
 
 def n_places(where: Where = Where()) -> int:
-    """How many tasks this machine can do at once: on each GPU as many as share it, or one on each core that may be used."""
+    """How many tasks this machine can do at once: on each GPU as many as share it, or one on each core that it may use."""
     if where.on_gpu:
         import torch
 
         return where.per_gpu * (torch.cuda.device_count() if where.device == "cuda" else 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cpu_count()  # affinity and a container's quota count
 
 
 def n_workers(params: dict) -> int:
@@ -108,9 +115,9 @@ def serial(function: Callable, tasks: list, workers: int = 1, where: Where = Whe
 
 
 def _context():
-    """Workers are forked from a small server that has imported what measuring takes, once; it starts with the first."""
+    """Workers are forked from a small server that has imported most of what measuring takes, once; it starts with the first."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cdlib.coalition"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -122,9 +129,10 @@ def warm():
 
 def _begin(turn):
     """Begin a worker: it ends with its parent, and where there are several GPUs it takes the next one in turn."""
+    import torch
+
     _end_with_parent()
-    torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_available():
+    if torch.cuda.is_available():
         with turn.get_lock():
             k, turn.value = turn.value, turn.value + 1
         torch.cuda.set_device(k % torch.cuda.device_count())
@@ -137,37 +145,45 @@ def _end_with_parent():
 
 
 def processes(function: Callable, tasks: list, workers: int = 0, where: Where = Where()) -> Iterator:
-    """In worker processes, as many as this machine has places for unless told otherwise.
+    """In worker processes, as many as this machine has places for unless told otherwise. On CPUs they wait for the next tasks.
 
     A worker that is killed takes the pool with it: a new pool does what is left. After three such losses each task that is
     left has a worker to itself, so that only those whose own worker dies come back as failed.
     """
-    context = _context()
     left = dict(enumerate(tasks))
     for _ in range(MAX_BROKEN):
         with contextlib.suppress(BrokenProcessPool):
-            yield from _pool(function, left, min(workers or n_places(where), len(left)), context)
+            yield from _pool(function, left, workers or n_places(where), where)
     for i, task in list(left.items()):
         try:
-            yield from _pool(function, {i: task}, 1, context)
+            yield from _pool(function, {i: task}, 1, where)
         except BrokenProcessPool:
             yield task, "its worker process died (out of memory, or killed) while it alone was being done"
 
 
-def _pool(function: Callable, left: dict, workers: int, context) -> Iterator:
+def _pool(function: Callable, left: dict, workers: int, where: Where) -> Iterator:
     """Do the tasks that are left in one pool, taking out each that is done. Raises BrokenProcessPool when a worker dies."""
     if not left:
         return
-    turn = context.Value("i", 0)
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(turn,)) as pool:
+    pool = WAITING.pop(workers, None) or _new(workers)
+    try:
         futures = {pool.submit(attempt, function, task): i for i, task in left.items()}
-        try:
-            for future in as_completed(futures):
-                error = future.result()
-                yield left.pop(futures[future]), error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            error = future.result()
+            yield left.pop(futures[future]), error
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    if where.on_gpu:
+        pool.shutdown()  # which gives its memory back
+    else:
+        WAITING[workers] = pool
+
+
+def _new(workers: int) -> ProcessPoolExecutor:
+    """A pool whose workers start when there is a task for them."""
+    context = _context()
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(context.Value("i", 0),))
 
 
 def ray(function: Callable, tasks: list, workers: int = 0, where: Where = Where()) -> Iterator:

@@ -14,6 +14,7 @@ from cdlib.params import n_contributors
 OURS = "Sparsified-FT Shapley (Ours)"
 PAPERS = "Sparsified-FT Shapley (paper's estimator)"
 AGAIN, UNCHANGED = "retrain_again", "unchanged"  # what retraining with another seed changes, and what doing nothing leaves
+UNTRAINED = "untrained"  # models that stay as they start: they cost their images only
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Wanted:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def cost(self) -> str:
+        """What one of them takes the time of: the procedure, or UNTRAINED (nobody trained, everybody unlearned)."""
+        learned = ~self.members if self.procedure in ("gradient_ascent", "influence_unlearning") else self.members
+        return self.procedure if learned.any() else UNTRAINED
 
 
 def _crossed(purpose: str, members: np.ndarray, seeds) -> Wanted:
@@ -170,9 +177,9 @@ def together(purpose: str, several) -> Wanted:
 
 
 def n_planned(params: dict) -> pd.Series:
-    """How many models a run makes, by procedure; coalitions that several notebooks ask for are counted for each."""
+    """How many models a run makes, by what they cost; coalitions that several notebooks ask for are counted for each."""
     wanted = [*ends(params), *shapley(params), leave_one_out(params), *lds(params), *unlearning(params).values()]
-    found = pd.Series([len(w) for w in wanted]).groupby([w.procedure for w in wanted], sort=False).sum()
+    found = pd.Series([len(w) for w in wanted]).groupby([w.cost for w in wanted], sort=False).sum()
     n_compared = sum(not names.lacking(method, params) for method in params["compared"])
     found["retrain"] += n_compared * (len(changes(params)) * params["n_counterfactual_seeds"] + len(_more(params)))
     return found[found > 0]

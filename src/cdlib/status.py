@@ -61,13 +61,13 @@ def status(file: Path, changes: dict | None = None, se: float | None = None, top
 
 
 def _counts(asked: list) -> Counter:
-    """Say what is measured of each purpose; returns how many coalitions are missing, by procedure."""
+    """Say what is measured of each purpose; returns how many coalitions are missing, by what they cost (plan.Wanted.cost)."""
     missing, rows = Counter(), [provenance.count(*one) for one in asked]
     wide = max(len(row["purpose"]) for row in rows)
     heads = f"{'wanted':>7} {'measured':>9} {'failed':>7} {'missing':>8} {'share':>6}"
     say(f"\n{'coalitions for':{wide}s} {'procedure':20s} {heads}")
-    for row in rows:
-        missing[row["procedure"]] += row["missing"]
+    for (wanted, _), row in zip(asked, rows, strict=True):
+        missing[wanted.cost] += row["missing"]
         numbers = f"{row['wanted']:7d} {row['measured']:9d} {row['failed']:7d} {row['missing']:8d}"
         say(f"{row['purpose']:{wide}s} {row['procedure']:20s} {numbers} {_share(row['measured'], row['wanted'])}")
     n, found = sum(row["wanted"] for row in rows), sum(row["measured"] for row in rows)
@@ -82,11 +82,11 @@ def _share(part: int, whole: int) -> str:
 
 def _speed(here: store.Run, asked: list, missing: Counter):
     """Say how fast it goes and how long the rest will take; returns n, procedure -> seconds, None when not known."""
-    kept = {r["key"]: r for _, records in asked for r in records if r["status"] == "measured"}
-    took = {key: r["train_seconds"] + r["sample_seconds"] for key, r in kept.items()}
-    seconds = {procedure: [] for procedure in missing}
-    for key, r in kept.items():
-        seconds[r["spec"]["procedure"]].append(took[key])
+    kept = {r["key"]: (wanted.cost, r) for wanted, records in asked for r in records if r["status"] == "measured"}
+    took = {key: r["train_seconds"] + r["sample_seconds"] for key, (_, r) in kept.items()}
+    seconds = {cost: [] for cost in missing}
+    for key, (cost, _) in kept.items():
+        seconds[cost].append(took[key])
     each, workers = pace.each(seconds), executors.n_workers(here.params)
     times = ((here.measured.written(key), s) for key, s in took.items())
     now = pace.present(times, time.time(), workers if here["executor"] in LOCAL else math.inf)
@@ -98,9 +98,12 @@ def _speed(here: store.Run, asked: list, missing: Counter):
         say(f"rate: none measured here in the last hour; with {workers} at once, by the seconds that those before took:")
     known = [f"{procedure} {3600 / s * at_once:,.0f} an hour" for procedure, s in each.items() if s > 0]
     say(f"by procedure: {', '.join(known) or 'not known yet'}")
-    say(f"time left: {progress.duration(pace.left(missing, each, at_once))}, by the coalitions measured so far")
-    if untried := [p for p, n in missing.items() if n and p not in each]:
-        say(f"without {', '.join(untried)}, of which none is measured yet: `cdlib check` estimates them")
+    left = pace.left(missing, each, at_once)
+    if untried := [cost for cost, n in missing.items() if n and cost not in each]:
+        known = f"more than {progress.duration(left)}" if left >= 1 else "not known yet"
+        say(f"time left: {known}: none of {', '.join(untried)} is measured yet; `cdlib check` estimates them")
+    else:
+        say(f"time left: {progress.duration(left)}, by the coalitions measured so far")
     return lambda n, procedure: pace.left({procedure: n}, each, at_once) if procedure in each else None
 
 

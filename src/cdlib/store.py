@@ -8,7 +8,6 @@ runs/<name>/aside/                         files that were found changed, and ma
 runs/<name>/so_far/                        tables, done-files and figures of what was measured by then (parameter `so_far`)
 """
 
-import os
 import platform
 import subprocess
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from joblib import cpu_count
 from safetensors.numpy import load as load_arrays
 
 from cdlib import cells, done, names, params, paths, sheets, writing
@@ -39,7 +39,7 @@ def revision() -> str:
 
 def machine() -> str:
     """The machine, in a few words."""
-    return f"{platform.machine()} {os.cpu_count()} cores"
+    return f"{platform.machine()} {cpu_count()} cores"
 
 
 class Run:
@@ -261,7 +261,7 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     Raises Refused for a bad parameter, for one that contradicts what an earlier notebook of this run was given, and when
     an earlier notebook has not run.
     """
-    values, here = cells.given(namespace), f"notebooks/{notebook}.ipynb"
+    values, here = cells.given(namespace, cells.declared(paths.notebook(notebook))), f"notebooks/{notebook}.ipynb"
     checked = params.check(values, here, alone=True)
     folder, known = done.place(checked), {}
     if checked["so_far"]:

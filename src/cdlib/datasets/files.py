@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image, ImageCms, ImageOps
 
 from cdlib import paths
@@ -159,7 +160,7 @@ def images(root: Path, names: list[str], side_px: int, key: str = "data", reduce
     """
     pixels, remarks = np.empty((len(names), 3, side_px, side_px), np.uint8), np.empty((len(names), len(REMARKS)), bool)
     wrong = {}
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(cpu_count(), 8)) as pool:
         warnings.simplefilter("ignore")  # of odd metadata, and of size, which is refused only beyond LIMIT
         for t, found in enumerate(pool.map(lambda name: _attempt(root / name, side_px, reduced), names)):
             if isinstance(found, str):
