@@ -33,8 +33,8 @@ ROOMS = {
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"]
     + ["checkpoint"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
-    + ["cluster", "exchange", "cargo", "released"],
-    "credit": ["shapley", "precision", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"]
+    + ["cluster"],
+    "credit": ["shapley", "precision", "loo", "similarity", "influence", "controls", "attributions", "baselines"]
     + ["ranks", "shares"],
     "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
@@ -53,7 +53,7 @@ ROOMS = {
         "terms",
         "statement",
     ],
-    "run": ["command", "pace", "outlook", "run", "status", "check", "transfer", "credited", "new", "photographs", "__main__"],
+    "run": ["command", "pace", "outlook", "run", "status", "check", "credited", "new", "photographs", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

@@ -1,6 +1,7 @@
 """v(S): measured once, in the order asked for, from the right start, and kept whatever fails beside it."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,29 @@ def test_a_coalition_is_measured_once_whoever_asks(run, trainings):
     again = utilities.measure(other, wanted(members=MEMBERS[order], seeds=SEEDS[order]))
     assert len(trainings) == 4
     assert again.to_dict("list") == first.iloc[order].to_dict("list")
+
+
+def test_two_runs_merge_by_copying_the_records_that_one_of_them_lacks(run, trainings):
+    there, alone = changed(run, name="there"), changed(run, name="alone")
+    for other in (there, alone):
+        shutil.copytree(run.path("models"), other.path("models"))
+    expected = utilities.measure(alone, wanted())
+    here = utilities.measure(run, wanted(members=MEMBERS[:3], seeds=SEEDS[:3]))
+    utilities.measure(there, wanted(members=MEMBERS[2:], seeds=SEEDS[2:]))
+    foreign = utilities.measure(changed(there, train_steps=2), wanted())
+    before = {p: p.read_bytes() for p in run.measured.folder.rglob("*.*")}
+    trainings.clear()
+
+    def ignore_existing(source, target):
+        return target if Path(target).exists() else shutil.copy2(source, target)
+
+    shutil.copytree(there.measured.folder, run.measured.folder, dirs_exist_ok=True, copy_function=ignore_existing)
+    merged = utilities.measure(run, wanted())
+    assert trainings == [] and len(before) == 2 * len(here.key.unique())
+    seconds = ["train_seconds", "sample_seconds"]
+    assert merged.drop(columns=seconds).equals(expected.drop(columns=seconds))
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert all(run.measured.complete(key) for key in foreign.key) and not set(foreign.key) & set(run.keys)
 
 
 def test_another_seed_gives_another_model(run):

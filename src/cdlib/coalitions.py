@@ -79,11 +79,6 @@ def leave_one_out(n):
     return ~np.eye(n, dtype=bool)
 
 
-def add_one_in(n):
-    """One alone, bool [n, n]: contributor i is in row i."""
-    return np.eye(n, dtype=bool)
-
-
 def remove_top(values, fraction):
     """Everybody but the floor(n fraction) contributors of highest value, bool [n]; of equals the first goes first."""
     return ~keep_top(values, fraction)

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from cdlib import cache, checkpoint, executors, machine, measured, names, properties, recipes, stages, store, writing
-from cdlib.errors import Refused
 from cdlib.measured import bits
 from cdlib.params import n_contributors
 from cdlib.plan import Wanted
@@ -54,14 +53,10 @@ def context(run: store.Run, procedure: str) -> dict:
 
 
 def measured_on(run: store.Run) -> str:
-    """The kind of device that the run's coalitions are measured on: this machine's, or that of those it took over (exchange).
-
-    So far it is that of the run's full model, for who looks may sit at another machine.
-    """
-    note = run.folder / "measured" / "device.txt"
-    if run.so_far and not note.is_file():
+    """The kind of device that coalitions are measured on: this machine's; with `so_far` that of the run's full model."""
+    if run.so_far:
         return cache.get(stages.path(run.folder, "full"))["device"].partition(" ")[0].partition(":")[0]
-    return note.read_text() if note.is_file() else machine.device(run["device"]).split(":")[0]
+    return machine.device(run["device"]).split(":")[0]
 
 
 def specifications(run: store.Run, wanted: Wanted) -> list[dict]:
@@ -90,7 +85,6 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
     if run.so_far:
         return _used(run, wanted, keys, set(todo))
-    _same_device(run, len(todo))
     checkpoint.forget(run.folder, set(keys) - set(todo))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     patience = writing.SEEN_SECONDS
@@ -129,16 +123,6 @@ def _used(run: store.Run, wanted: Wanted, keys: list[str], missing: set[str]) ->
     if wanted.counted:
         run.ask(wanted.purpose, wanted.procedure, len(set(keys)), len(set(kept)))
     return rows(run, kept)
-
-
-def _same_device(run: store.Run, n_todo: int):
-    """Refuse to measure under the name of another device than the one at hand. Raises Refused."""
-    here, wanted = machine.device(run["device"]).split(":")[0], measured_on(run)
-    if n_todo and here != wanted:
-        raise Refused(
-            f"{n_todo} coalitions of run {run.name} are not measured yet, and the others were imported from a machine with "
-            f"device: {wanted}; this is {here}: measure them there and import them (cdlib export, cdlib import)"
-        )
 
 
 def _tasks(run: store.Run, todo: dict, keeps) -> dict[tuple, str]:
