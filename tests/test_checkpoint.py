@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_families import CONFIGS, new, parts  # noqa: F401
 
-from cdlib import checkpoint, families, measured, stages, store, train, utilities, writing
+from cdlib import cache, checkpoint, families, measured, stages, store, train, utilities, writing
 from cdlib.checkpoint import Checkpoint
 from cdlib.datasets.digits import images_and_classes
 from cdlib.plan import Wanted
@@ -483,7 +483,7 @@ def test_the_last_model_of_a_coalition_is_kept_when_asked_and_draws_its_images(r
         place = run.folder / "models" / "coalitions" / f"{key}.safetensors"
         drawn = families.load(place).draw(range(16), 2).numpy()
         np.testing.assert_array_equal(drawn, run.measured.arrays(key)["images"])
-        assert families.about(place)["coalition"]["members"] == members
+        assert cache.get(place)["coalition"]["members"] == members
     assert len(list((run.folder / "models" / "coalitions").iterdir())) == 4
 
 
@@ -512,7 +512,7 @@ def test_the_models_of_a_run_go_on_to_the_same_weights_and_their_steps_are_kept_
     if name == "sparse":
         stages.full(longer)
     expected = make(longer)
-    families.about(stages.path(run.folder, name)) and stages.path(run.folder, name).unlink()
+    stages.path(run.folder, name).unlink()
     unlucky.taken, unlucky.at = 0, {3}
     often = changed(longer, checkpoint_minutes=ALWAYS, keep_models="all")
     with pytest.raises(Stopped):

@@ -21,6 +21,7 @@ ROOMS = {
         "seeds",
         "writing",
         "versions",
+        "cache",
         "measured",
         "snapshot",
         "done",

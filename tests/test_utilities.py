@@ -291,28 +291,26 @@ def test_a_property_that_is_not_finite_is_a_failure(run, monkeypatch):
     assert "property not finite: {'inception_score': nan}" in run.measured.read(keys(run, "retrain")[0])["error"]
 
 
-def test_a_changed_record_is_named_set_aside_and_measured_again(run, trainings):
+def test_a_changed_record_is_named_and_measured_again(run, trainings):
     first = utilities.measure(run, wanted())
     path = run.measured.path(first.key[0])
-    spoilt = path.read_bytes()[:-10]
-    path.write_bytes(spoilt)
+    path.write_bytes(path.read_bytes()[:-10])
     trainings.clear()
-    with pytest.warns(UserWarning, match=f"^{path}: not a whole record; set aside as .*/measured/aside/{path.stem}.1.json"):
+    with pytest.warns(UserWarning, match=f"^{path}: changed since it was written; counts as not measured"):
         again = utilities.measure(run, wanted())
     assert [seed for *_, seed in trainings] == [1]
     seconds = ["train_seconds", "sample_seconds"]
     assert again.drop(columns=seconds).equals(first.drop(columns=seconds))
-    assert (run.measured.folder / "aside" / f"{path.stem}.1.json").read_bytes() == spoilt
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-1])])
 def test_arrays_that_are_missing_or_changed_are_measured_again(run, trainings, spoil):
     key = utilities.measure(run, wanted()).key[0]
-    blob = run.measured.path(key).with_suffix(".safetensors")
+    blob = run.measured.blob(run.measured.read(key))
     whole = blob.read_bytes()
     spoil(blob)
     trainings.clear()
-    with pytest.warns(UserWarning, match=f"^{blob}: missing or changed; "):
+    with pytest.warns(UserWarning, match=f"^{blob}: (missing|changed since it was written); "):
         utilities.measure(run, wanted())
     assert [seed for *_, seed in trainings] == [1] and blob.read_bytes() == whole
 
@@ -326,7 +324,7 @@ def test_status_names_a_truncated_record_and_changes_nothing(run, capsys, tmp_pa
     capsys.readouterr()
     assert __main__.main(["status", str(tmp_path / "tiny.yaml")]) == 0
     told = capsys.readouterr().out
-    assert f"damaged: {path}: not a whole record; run again: only this coalition is measured anew" in told
+    assert f"damaged: {path}: changed since it was written; run the notebook that makes it again" in told
     assert "1 files in" in told and "notes.txt" in told
     assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
 
@@ -335,7 +333,7 @@ def test_status_names_a_truncated_record_and_changes_nothing(run, capsys, tmp_pa
 def test_a_start_model_that_is_missing_is_refused(run, name):
     shutil.rmtree(run.folder / "models")
     procedure = {"full": "finetune", "sparse": "sparse_finetune"}[name]
-    with pytest.raises(ValueError, match=f"{name}.safetensors: missing or changed since it was saved; run the notebook"):
+    with pytest.raises(ValueError, match=f"{name}.safetensors: missing; run the notebook"):
         utilities.measure(run, wanted(procedure))
 
 

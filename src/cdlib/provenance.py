@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cdlib import done, families, params, paths, store
+from cdlib import cache, done, params, paths, store
 from cdlib.progress import duration
 
 POWERCAP = Path("/sys/class/powercap")
@@ -93,7 +93,7 @@ def measured(run: store.Run) -> list[dict]:
 
 def models(folder: Path) -> list[dict]:
     """What stands beside the weights of the full and the sparse model, of those that are there."""
-    found = (families.about(folder / "models" / f"{name}.safetensors") for name in ("full", "sparse"))
+    found = (cache.find(folder / "models" / f"{name}.safetensors") for name in ("full", "sparse"))
     return [about for about in found if about]
 
 

@@ -31,25 +31,25 @@ def _which(only: str | None, start: str | None) -> list[Path]:
 def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None, so_far: bool = False):
     """Run the notebooks that are not done with these parameters, in their order; `--only` and `--from` run anew.
 
-    so_far    run those that estimate, judge and show on what is measured by now (`_so_far`)
+    so_far    run those that estimate, judge and show on what is measured by now, always anew, into runs/<name>/so_far
 
     Raises Refused when a notebook refuses its input, and RuntimeError when one fails.
     """
-    values = load(file, {**(changes or {}), **({"so_far": True} if so_far else {})})
+    values = load(file, {**(changes or {}), **({"so_far": True, "executor": "serial"} if so_far else {})})  # starts no workers
     began = time.monotonic()
-    if values["so_far"]:
-        if only or start:
-            raise Refused("--so-far runs notebooks 04 to 08, and always anew: leave out --only and --from")
-        return _so_far(file, values | {"executor": "serial"})  # which starts no workers
-    chosen = _which(only, start)
-    folders = paths.runs() / values["name"], paths.figures(values["name"])
-    for folder in folders:
-        writing.check(folder)
+    if values["so_far"] and (only or start):
+        raise Refused("--so-far runs notebooks 04 to 08, and always anew: leave out --only and --from")
+    chosen = [p for p in _which(only, start) if not (values["so_far"] and done.own(p.stem))]
+    folders = done.place(values), paths.figures(values["name"])
     for path in [p for p in paths.notebooks() if p.stem < chosen[0].stem]:
         if why := done.why_not(path.stem, values):
             raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
+    for folder in folders:
+        writing.check(folder)
+    if values["so_far"]:
+        shutil.rmtree(folders[0], ignore_errors=True)
     anew = [p for p in chosen if only or start or done.why_not(p.stem, values)]
-    if any(p.stem < "08" for p in anew):
+    if any(p.stem < "08" for p in anew) and not values["so_far"]:
         needed(values)
     with _Kernels(anew, values) as kernels:
         for path in chosen:
@@ -61,27 +61,16 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
                 say(f"{path.stem}: {why}")
             with writing.unwritable(folders[0]):
                 _execute(path, values, kernels.take(path))
+    if values["so_far"]:
+        return _tell_missing(file, folders[0], chosen)
     writing.sweep(*folders)
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
 
 
-def _so_far(file: Path, values: dict):
-    """Notebooks 04 to 08 on what is measured by now, always anew, into runs/<name>/so_far; tells what is missing.
-
-    Only reads what the run itself has, which may be at work meanwhile.
-    Raises Refused when a notebook that the others start from has not finished.
-    """
-    for path in [p for p in paths.notebooks() if done.own(p.stem)]:
-        if why := done.unusable(path.stem, values):
-            raise Refused(f"{file}: {path.stem} {why}; nothing can be said so far; first: cdlib run {file}")
-    folder, chosen = done.place(values), [p for p in paths.notebooks() if not done.own(p.stem)]
-    writing.check(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    with _Kernels(chosen, values) as kernels, writing.unwritable(folder):
-        for path in chosen:
-            _execute(path, values, kernels.take(path))
-    states = [done.state(folder, path.stem) for path in chosen]
+def _tell_missing(file: Path, folder: Path, notebooks: list[Path]):
+    """Say which coalitions are missing, what was left out, and where the results so far are."""
+    states = [done.state(folder, path.stem) for path in notebooks]
     rows = {(r["purpose"], r["procedure"]): r for s in states for r in s["missing"]}
     say(f"\n{sum(r['missing'] for r in rows.values())} coalitions are missing")
     for r in rows.values():

@@ -158,7 +158,7 @@ def _kept_as(here: store.Run, feature: str) -> str:
 
 def _lacks(here: store.Run, record: dict, arrays) -> bool:
     arrays = list(arrays)
-    return bool(arrays) and record["status"] == "measured" and here.measured.lacks(record["key"], arrays)
+    return bool(arrays) and record["status"] == "measured" and here.measured.lacks(record, arrays)
 
 
 def report(file: Path, changes: dict | None = None, so_far: bool = False):

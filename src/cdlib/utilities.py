@@ -12,12 +12,13 @@ influence_unlearning    pruned model     iu_*           everybody's (section D.4
 
 import contextlib
 import warnings
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
 import pandas as pd
 
-from cdlib import checkpoint, executors, families, machine, measured, names, properties, recipes, stages, store, writing
+from cdlib import cache, checkpoint, executors, machine, measured, names, properties, recipes, stages, store, writing
 from cdlib.measured import bits
 from cdlib.params import n_contributors
 from cdlib.plan import Wanted
@@ -35,7 +36,7 @@ def context(run: store.Run, procedure: str) -> dict:
     Raises Refused when the model to start from, or what the property needs, is missing or damaged.
     """
     p, start = run.params, START[procedure]
-    about = families.whole(stages.path(run.folder, start)) if start else None
+    about = cache.get(stages.path(run.folder, start)) if start else None
     for path in [*([stages.path(run.folder, start)] if start else []), *properties.files(run.folder)]:
         run.rests_on(path)
     return {
@@ -54,7 +55,7 @@ def context(run: store.Run, procedure: str) -> dict:
 def measured_on(run: store.Run) -> str:
     """The kind of device that coalitions are measured on: this machine's; with `so_far` that of the run's full model."""
     if run.so_far:
-        return families.whole(stages.path(run.folder, "full"))["device"].partition(" ")[0].partition(":")[0]
+        return cache.get(stages.path(run.folder, "full"))["device"].partition(" ")[0].partition(":")[0]
     return machine.device(run["device"]).split(":")[0]
 
 
@@ -70,7 +71,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     Returns a frame in the order asked for: key, procedure, seed, members, size, one column for each property,
     train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out. One that lacks what this
     asker keeps of its images (plan.Wanted) is measured again, under the same key; so is one whose files are not what was
-    written: they are set aside, and named in a warning. With `so_far` nothing is measured or moved: what there is, is taken.
+    written, which are named in a warning. With `so_far` nothing is measured: what there is, is taken.
 
     They are handed over in the order of the plan, which is that of their value (complete pairs of a design first), so that
     what is there early is useful early; those that failed come after all others, once more in that order.
@@ -81,9 +82,9 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     for name in wanted.keeps:  # refused before any work, not in each coalition
         arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
-    if run.so_far:
-        return _used(run, wanted, keys, run.lack(k for k in keys if not run.measured.intact(k, arrays)))
     todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
+    if run.so_far:
+        return _used(run, wanted, keys, set(todo))
     checkpoint.forget(run.folder, set(keys) - set(todo))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     patience = writing.SEEN_SECONDS
@@ -96,7 +97,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
                     writing.stop_if_unwritable(error)
                     run.measured.fail(todo[key], error)
                     errors[key] = error
-                elif run.measured.appears(key, patience):
+                elif writing.seen(partial(run.measured.has, key), patience):
                     del todo[key]
                     progress.step()
                 else:

@@ -14,7 +14,6 @@ import secrets
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
@@ -98,21 +97,6 @@ def _now(folder: Path) -> float:
         file.flush()
         return os.fstat(file.fileno()).st_mtime
     return 0.0
-
-
-def set_aside(folder: Path, why: str, path: Path, *others: Path):
-    """Move a file that is not what was written, and others that belong to it, into a folder; warns, naming it and saying why.
-
-    There they have a number after their names. Those that are missing stay so.
-    """
-    n = next(n for n in range(1, 10**6) if not any((folder / f"{p.stem}.{n}{p.suffix}").exists() for p in (path, *others)))
-    with unwritable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in (path, *others):
-            with contextlib.suppress(FileNotFoundError):  # missing, or another has done it
-                os.rename(file, folder / f"{file.stem}.{n}{file.suffix}")
-    kept = folder / f"{path.stem}.{n}{path.suffix}"
-    warnings.warn(f"{path}: {why}; {f'set aside as {kept}, and ' if kept.exists() else ''}made again", stacklevel=3)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ Images are decoded once and kept in runs/.images, under a hash of the files' nam
 T  images        S  side_px
 """
 
-import contextlib
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,9 @@ import numpy as np
 import pandas as pd
 import PIL
 from PIL import Image, ImageOps
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from cdlib import measured, paths
+from cdlib import cache, measured, paths
 from cdlib.datasets import files
 from cdlib.errors import Refused
 
@@ -140,8 +138,8 @@ def _checked(params: dict) -> tuple[np.ndarray, dict[str, str]]:
     names, side, first = list(owner), params["side_px"], {}
     made_from = [VERSION, PIL.__version__, side, names, paths.stamp(root)]
     kept = paths.runs() / ".images" / f"{measured.digest(measured.canonical(made_from))[:32]}.safetensors"
-    found = _kept(kept)
-    images = _decoded(root, names, side) if found is None else found
+    found = cache.find(kept)
+    images = load_arrays(kept.read_bytes())["images"] if found else _decoded(root, names, side)
     for name, image in zip(names, images, strict=True):
         other = first.setdefault(image.tobytes(), name)
         if owner[other] != owner[name]:
@@ -149,16 +147,9 @@ def _checked(params: dict) -> tuple[np.ndarray, dict[str, str]]:
                 f"images: {root}: {other} and {name} are the same image ({side} pixels a side), of two contributors: leave it "
                 "with one of them"
             )
-    if found is None:
-        measured.write_bytes(kept, measured.save_arrays({"images": images}))
+    if not found:
+        cache.put(kept, measured.save_arrays({"images": images}), {})
     return images, owner
-
-
-def _kept(file: Path) -> np.ndarray | None:
-    """Images that were kept; None when there are none, or they are not whole."""
-    with contextlib.suppress(FileNotFoundError, SafetensorError):
-        return load_arrays(file.read_bytes())["images"]
-    return None
 
 
 def _decoded(root: Path, names: list[str], side_px: int) -> np.ndarray:
