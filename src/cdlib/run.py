@@ -63,7 +63,6 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
                 _execute(path, values, kernels.take(path))
     if values["so_far"]:
         return _tell_missing(file, folders[0], chosen)
-    writing.sweep(*folders)
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import load as load_arrays
 
-from cdlib import cache, cells, done, names, params, paths, writing
+from cdlib import cache, cells, done, names, params, paths
 from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, write_bytes
 from cdlib.versions import versions
@@ -188,7 +188,6 @@ class Run:
             self._write_shared(table.name, self.table(table.name))
         for kind, files in {"files": self.files, "rests_on": self.below}.items():
             state[kind] = {file: cache.sha256(self.folder / file) for file in files}
-        writing.sweep(self.results, self.figures)
         done.write(self.results, state)
         files = sorted(p for p in self.results.glob("*.csv"))
         return pd.DataFrame({"file": [p.name for p in files], "bytes": [p.stat().st_size for p in files]})
