@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdlib import cache, families, stages, store, train
+from cdlib import bases, cache, families, stages, store, train
 
 
 def same(a, b):
@@ -65,3 +65,32 @@ def test_every_pretrained_part_that_a_run_takes_is_looked_for_before_it_starts(r
         asked.clear()
         stages.needed(run.folder, run.params | {"fid_embedding": "inception_pool", "n_unlearn": n_unlearn})
         assert asked == expected
+
+
+@pytest.fixture
+def faces(scratch, tiny, monkeypatch):
+    """A run whose frozen part is made in no time: what it is made of is remembered."""
+    made = []
+
+    def make(name, folder, progress):
+        made.append(name)
+        (folder / "vqvae").mkdir(parents=True)
+        (folder / "vqvae" / "weights.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(bases, "make", make)
+    monkeypatch.setattr(stages, "needed", lambda folder, params: folder / "models" / "faces_vqvae")
+    return store.Run("02_train", tiny), made
+
+
+def test_a_frozen_part_is_made_once(faces):
+    run, made = faces
+    assert stages.base(run) == stages.base(run)
+    assert made == ["faces_vqvae"] and "models/faces_vqvae/vqvae/weights.safetensors" in run.files
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(b"others'")])
+def test_a_frozen_part_that_is_not_what_was_made_is_made_again(faces, spoil):
+    run, made = faces
+    before = stages.base(run)
+    spoil(run.folder / "models" / "faces_vqvae" / "vqvae" / "weights.safetensors")
+    assert stages.base(run) == before and len(made) == 2

@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if "set" in given:
             options["changes"] = {key: value for text in given.set for key, value in params.change(text).items()}
+            options["changes"] |= {"so_far": True} if options.pop("so_far", False) else {}
         # a command brings what it needs, and no more: status starts in a second
         getattr(import_module(f"cdlib.{MODULES[given.command]}"), given.command)(**options)
     except Refused as error:

@@ -133,10 +133,6 @@ class Measured:
         except (FileNotFoundError, SafetensorError):
             return True
 
-    def row(self, key: str) -> dict:
-        """A measured coalition as a row of measured.csv. Raises Refused when it was not measured."""
-        return self.rows([key])[0]
-
     def rows(self, keys) -> list[dict]:
         """Measured coalitions as rows of measured.csv, in this order. Raises Refused when one was not measured."""
         found = self.records(keys)

@@ -28,28 +28,28 @@ def _which(only: str | None, start: str | None) -> list[Path]:
     return [p for p in paths.notebooks() if (not only or p.stem[:2] == only[:2]) and (not start or p.stem[:2] >= start[:2])]
 
 
-def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None, so_far: bool = False):
+def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None):
     """Run the notebooks that are not done with these parameters, in their order; `--only` and `--from` run anew.
 
-    so_far    run those that estimate, judge and show on what is measured by now, always anew, into runs/<name>/so_far
+    With `so_far` those that estimate, judge and show, on what is measured by now, always anew, into runs/<name>/so_far.
 
     Raises Refused when a notebook refuses its input, and RuntimeError when one fails.
     """
-    values = load(file, {**(changes or {}), **({"so_far": True, "executor": "serial"} if so_far else {})})  # starts no workers
-    began = time.monotonic()
-    if values["so_far"] and (only or start):
+    values = load(file, changes)
+    began, so_far = time.monotonic(), values["so_far"]
+    if so_far and (only or start):
         raise Refused("--so-far runs notebooks 04 to 08, and always anew: leave out --only and --from")
-    chosen = [p for p in _which(only, start) if not (values["so_far"] and done.own(p.stem))]
+    chosen = [p for p in _which(only, start) if not (so_far and done.own(p.stem))]
     folders = done.place(values), paths.figures(values["name"])
     for path in [p for p in paths.notebooks() if p.stem < chosen[0].stem]:
         if why := done.why_not(path.stem, values):
             raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
     for folder in folders:
         writing.check(folder)
-    if values["so_far"]:
+    if so_far:
         shutil.rmtree(folders[0], ignore_errors=True)
     anew = [p for p in chosen if only or start or done.why_not(p.stem, values)]
-    if any(p.stem < "08" for p in anew) and not values["so_far"]:
+    if any(p.stem < "08" for p in anew) and not so_far:
         needed(values)
     with _Kernels(anew, values) as kernels:
         for path in chosen:
@@ -61,7 +61,7 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
                 say(f"{path.stem}: {why}")
             with writing.unwritable(folders[0]):
                 _execute(path, values, kernels.take(path))
-    if values["so_far"]:
+    if so_far:
         return _tell_missing(file, folders[0], chosen)
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
@@ -102,7 +102,7 @@ class _Kernels:
 
     def _start(self, path: Path) -> AsyncKernelManager:
         lines = cells.imports(path)
-        if "executor" in cells.declared(path) and self.values["executor"] == "processes":
+        if "executor" in cells.declared(path) and self.values["executor"] == "processes" and not self.values["so_far"]:
             lines.append("__import__('cdlib.executors').executors.warm()")
         kernel = AsyncKernelManager(kernel_name="python3")
         options = ["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={lines}"]

@@ -7,7 +7,9 @@ models/inputs.safetensors    latents of the images, of the families that train o
 What brings torch and diffusers is imported where a model is made: notebooks that only ask for paths start in a second.
 """
 
+import contextlib
 import json
+import shutil
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -78,14 +80,26 @@ def base(run: store.Run) -> dict:
     place = needed(run.folder, run.params)
     if place is None:
         return {"frozen": "nothing: all of the network is trained"}
-    if not place.is_dir():
+    if place.is_relative_to(run.folder):
+        _make_base(run, place)
+    return {"frozen": place.name, "digest": pretrained.digest(place)}
+
+
+def _make_base(run: store.Run, place: Path):
+    """Make a frozen part, unless the one that is there is the one that was made."""
+    record = place.with_suffix(".json")
+    whole = False
+    with contextlib.suppress(FileNotFoundError, cache.Torn):
+        whole = cache.read(record)["digest"] == pretrained.digest(place)
+    if not whole:
         from cdlib import bases
 
+        shutil.rmtree(place, ignore_errors=True)
         progress = Progress(f"{place.name}, step", bases.BASES[place.name][1], run.path("progress.json"))
         bases.make(place.name, place, progress.step)
-    if place.is_relative_to(run.folder):
-        run.made(next(place.rglob("*.safetensors")))
-    return {"frozen": place.name, "digest": pretrained.digest(place)}
+        cache.write(record, {"digest": pretrained.digest(place)})
+    for file in (record, *sorted(place.rglob("*.safetensors"))):
+        run.made(file)
 
 
 def inputs(folder: Path, params: dict, model, digest: str, ids: np.ndarray):
