@@ -49,6 +49,7 @@ ROOMS = {
         "paper",
         "overview",
         "provenance",
+        "templates",
         "report",
         "terms",
         "statement",
