@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -112,12 +111,6 @@ def _context():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cdlib.coalition"])
     return context
-
-
-def warm():
-    """Start that server now, so that its imports are over when the first coalitions are asked for."""
-    _context()
-    forkserver.ensure_running()
 
 
 def _begin(turn):

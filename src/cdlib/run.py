@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 import papermill
-from jupyter_client import AsyncKernelManager
-from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
 from cdlib import cells, done, paths, progress, writing
@@ -48,19 +46,17 @@ def run(file: Path, only: str | None = None, start: str | None = None, changes: 
         writing.check(folder)
     if so_far:
         shutil.rmtree(folders[0], ignore_errors=True)
-    anew = [p for p in chosen if only or start or done.why_not(p.stem, values)]
-    if any(p.stem < "08" for p in anew) and not so_far:
+    if not so_far and any(p.stem < "08" and (only or start or done.why_not(p.stem, values)) for p in chosen):
         needed(values)
-    with _Kernels(anew, values) as kernels:
-        for path in chosen:
-            why = "is run anew" if only or start else done.why_not(path.stem, values)
-            if not why:
-                say(f"{path.stem}: done")
-                continue
-            if done.path(folders[0], path.stem).is_file():
-                say(f"{path.stem}: {why}")
-            with writing.unwritable(folders[0]):
-                _execute(path, values, kernels.take(path))
+    for path in chosen:
+        why = "is run anew" if only or start else done.why_not(path.stem, values)
+        if not why:
+            say(f"{path.stem}: done")
+            continue
+        if done.path(folders[0], path.stem).is_file():
+            say(f"{path.stem}: {why}")
+        with writing.unwritable(folders[0]):
+            _execute(path, values)
     if so_far:
         return _tell_missing(file, folders[0], chosen)
     took = progress.duration(time.monotonic() - began)
@@ -79,39 +75,8 @@ def _tell_missing(file: Path, folder: Path, notebooks: list[Path]):
     say(f"\nso far: tables in {folder}, figures in {folder / 'figures'}; on one page: cdlib report {file} --so-far")
 
 
-class _Kernels:
-    """Kernels that import what their notebook will while the one before it still runs: half the time of a small run."""
-
-    def __init__(self, notebooks: list[Path], values: dict):
-        self.notebooks, self.values, self.ready = notebooks, values, {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for kernel in self.ready.values():
-            run_sync(kernel.shutdown_kernel)(now=True)
-
-    def take(self, path: Path) -> AsyncKernelManager:
-        """The kernel of a notebook; that of the next one is started."""
-        kernel = self.ready.pop(path, None) or self._start(path)
-        later = next((p for p in self.notebooks if p.stem > path.stem), None)
-        if later:
-            self.ready[later] = self._start(later)
-        return kernel
-
-    def _start(self, path: Path) -> AsyncKernelManager:
-        lines = cells.imports(path)
-        if "executor" in cells.declared(path) and self.values["executor"] == "processes" and not self.values["so_far"]:
-            lines.append("__import__('cdlib.executors').executors.warm()")
-        kernel = AsyncKernelManager(kernel_name="python3")
-        options = ["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={lines}"]
-        run_sync(kernel.start_kernel)(extra_arguments=options, cwd=str(paths.root()))
-        return kernel
-
-
-def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
-    """Run one notebook in a kernel that has started, and end it; into runs/<name>/notebooks, telling its progress."""
+def _execute(path: Path, values: dict):
+    """Run one notebook into runs/<name>/notebooks, telling its progress."""
     folder = done.place(values)
     output = folder / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +93,7 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
                 cwd=paths.root(),
                 progress_bar=False,
                 coalesce_streams=True,
-                km=kernel,
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )
     except papermill.PapermillExecutionError as error:
         if error.ename in ("Refused", "Unwritable", "Missing", "TooFewCoalitions"):
@@ -139,8 +104,6 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
         raise _failed(path, f"{error.ename}: {error.evalue}", output) from None
     except DeadKernelError:
         raise _failed(path, "its kernel died (out of memory, or killed)", output) from None
-    finally:
-        run_sync(kernel.shutdown_kernel)(now=True)
     say(f"{path.stem}: finished in {progress.duration(time.monotonic() - began)}")
     if values["so_far"]:
         return  # which tells all that is missing, once
