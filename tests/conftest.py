@@ -1,6 +1,7 @@
 """What several tests start from: a scratch folder for runs, tiny parameters, and models that are made once a session."""
 
 import shutil
+from multiprocessing import forkserver
 
 import pytest
 
@@ -70,4 +71,5 @@ def run(made, scratch, tiny):
 @pytest.fixture(scope="session")
 def server():
     """The process that workers fork from, with torch already loaded: it starts once, and then each worker at once."""
-    executors.warm()
+    executors._context()
+    forkserver.ensure_running()

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import struct
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,11 +15,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from test_families import CONFIGS, new, parts  # noqa: F401
 
-from cdlib import checkpoint, families, measured, stages, store, train, utilities, writing
+from cdlib import cache, checkpoint, families, measured, stages, store, train, utilities
 from cdlib.checkpoint import Checkpoint
 from cdlib.datasets.digits import images_and_classes
 from cdlib.plan import Wanted
@@ -105,7 +104,7 @@ def assert_goes_on(start, x, recipe, path, stops=(2, 5), **how):
 @pytest.fixture
 def path(tmp_path):
     """Where a checkpoint goes."""
-    return tmp_path / "unfinished" / "one.safetensors"
+    return tmp_path / "unfinished" / "one.pt"
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +168,7 @@ def test_a_compiled_network_goes_on_and_one_that_is_not_takes_the_same_names(pat
         return model, None
 
     assert assert_goes_on(compiled, X, replace(RECIPE, compile=True), path, (3, 5))
-    with safe_open(path, "pt") as file:
-        names = {name.removeprefix("model.") for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
-    assert names == families.new(SMALL, 0).state().keys()
+    assert torch.load(path, weights_only=True)["state"]["model"].keys() == families.new(SMALL, 0).state().keys()
 
 
 def test_the_state_of_the_optimiser_keeps_the_order_of_its_memory(path):
@@ -218,8 +215,7 @@ def test_kills_at_any_moment_end_in_the_same_bits(path, server):
         ended = run_through(small, X, LONG, kept)
         assert ended[2].earlier > 2
     assert_equal(ended, run_through(small, X, LONG))
-    writing.sweep(path.parent)
-    assert list(path.parent.iterdir()) == []
+    assert not path.exists() and {left.suffix for left in path.parent.iterdir()} <= {".tmp"}
 
 
 @pytest.mark.parametrize(
@@ -228,8 +224,8 @@ def test_kills_at_any_moment_end_in_the_same_bits(path, server):
         lambda data: b"",
         lambda data: data[:-1],
         lambda data: data[: len(data) // 2],
-        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
-        lambda data: data.replace(b'\\"lr\\", 0.001', b'\\"lr\\", 0.002') if b'\\"lr\\", 0.001' in data else data[:100],
+        lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+        lambda data: data.replace(struct.pack(">d", 0.001), struct.pack(">d", 0.002)),
         lambda data: bytes(len(data)),
     ],
     ids=["empty", "one byte short", "half", "one bit", "a number changed", "zeros"],
@@ -237,7 +233,9 @@ def test_kills_at_any_moment_end_in_the_same_bits(path, server):
 def test_a_torn_checkpoint_is_not_used_and_is_replaced(path, spoil):
     recipe = replace(RECIPE, schedule="constant")
     stopped(small, X, recipe, Checkpoint(path, ALWAYS), 3)
-    path.write_bytes(spoil(path.read_bytes()))
+    whole = path.read_bytes()
+    path.write_bytes(spoil(whole))
+    assert path.read_bytes() != whole
     stopped(small, X, recipe, Sometimes(path, 1.0), 1)  # of which none is due
     ended = run_through(small, X, recipe, Checkpoint(path, ALWAYS))
     assert ended[2].earlier == 0
@@ -245,8 +243,11 @@ def test_a_torn_checkpoint_is_not_used_and_is_replaced(path, spoil):
     assert run_through(small, X, recipe, Checkpoint(path, ALWAYS))[2].earlier == 5
 
 
-def test_a_file_that_is_no_checkpoint_is_not_used(path):
+@pytest.mark.parametrize("code", [False, True], ids=["another kind", "one that would run code"])
+def test_a_file_that_is_no_checkpoint_is_not_used(path, code):
     families.save(families.new(SMALL, 0), path, {})
+    if code:
+        torch.save(Stopped("never made"), path)
     assert run_through(small, X, RECIPE, Checkpoint(path, ALWAYS))[2].earlier == 0
 
 
@@ -375,30 +376,6 @@ def test_a_checkpoint_stays_when_its_training_is_stopped_and_goes_with_its_end(p
     assert not path.exists()
 
 
-def test_nested_values_come_back_bit_for_bit():
-    value = {
-        "state": {
-            0: {"step": torch.tensor(3.0), "qmap": torch.arange(5, dtype=torch.uint8)},
-            1: {"step": 7, "empty": torch.ones(0)},
-        },
-        "groups": [{"betas": (0.9, 0.1 + 0.2), "fused": True, "foreach": None, "name": "a"}],
-        "half": torch.randn(3, 4).bfloat16().T,
-        "images": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
-    }
-    value["shared"] = value["half"]
-    plain, tensors = checkpoint._packed(value)
-    assert save(tensors)
-    found = checkpoint._unpacked(measured.json.loads(measured.json.dumps(plain)), tensors)
-    assert found["groups"] == value["groups"] and type(found["groups"][0]["betas"]) is tuple
-    assert list(found["state"]) == [0, 1] and found["state"][1]["step"] == 7
-    for a, b in (
-        (found["state"][0]["qmap"], value["state"][0]["qmap"]),
-        *((found[k], value[k]) for k in ("half", "shared", "images")),
-    ):
-        assert torch.equal(a, b) and a.stride() == b.stride() and a.dtype == b.dtype
-    assert found["state"][1]["empty"].shape == (0,)
-
-
 @pytest.mark.parametrize("ema", ["none", "fresh"])
 def test_kept_models_are_those_of_their_steps_as_they_would_be_evaluated(path, tmp_path, ema):
     recipe = replace(RECIPE, steps=4, schedule="constant", ema=ema)
@@ -480,9 +457,9 @@ def test_the_seconds_of_a_coalition_are_of_all_its_sittings(run, monkeypatch, un
 def test_what_is_left_of_a_measured_coalition_is_removed_the_next_time_and_of_others_not(run):
     [key, other] = utilities.measure(run, wanted("retrain")).key
     for name in (key, "0" * 32):
-        measured.write_bytes(run.folder / "models" / "unfinished" / f"{name}.safetensors", b"left")
+        measured.write_bytes(run.folder / "models" / "unfinished" / f"{name}.pt", b"left")
     utilities.measure(run, wanted("retrain"))
-    assert files(run) == [f"{'0' * 32}.safetensors"]
+    assert files(run) == [f"{'0' * 32}.pt"]
 
 
 def test_a_training_that_is_not_finite_begins_anew_each_time(run, monkeypatch):
@@ -505,7 +482,7 @@ def test_the_last_model_of_a_coalition_is_kept_when_asked_and_draws_its_images(r
         place = run.folder / "models" / "coalitions" / f"{key}.safetensors"
         drawn = families.load(place).draw(range(16), 2).numpy()
         np.testing.assert_array_equal(drawn, run.measured.arrays(key)["images"])
-        assert families.about(place)["coalition"]["members"] == members
+        assert cache.get(place)["coalition"]["members"] == members
     assert len(list((run.folder / "models" / "coalitions").iterdir())) == 4
 
 
@@ -534,12 +511,12 @@ def test_the_models_of_a_run_go_on_to_the_same_weights_and_their_steps_are_kept_
     if name == "sparse":
         stages.full(longer)
     expected = make(longer)
-    families.about(stages.path(run.folder, name)) and stages.path(run.folder, name).unlink()
+    stages.path(run.folder, name).unlink()
     unlucky.taken, unlucky.at = 0, {3}
     often = changed(longer, checkpoint_minutes=ALWAYS, keep_models="all")
     with pytest.raises(Stopped):
         make(often)
-    assert files(run) == [f"{name}.safetensors"]
+    assert files(run) == [f"{name}.pt"]
     found = make(often)
     assert (found["digest"], found["losses"]) == (expected["digest"], expected["losses"])
     assert unlucky.taken == 5 and files(run) == []

@@ -108,7 +108,7 @@ def test_the_framework_shows_measured_coalitions_of_growing_size(run, everybody)
     assert sizes == sorted(sizes) and len(set(made.members)) == len(made)
     assert made.parameters[0] > made.parameters[1] == made.parameters.iloc[-1]
     for row in made[2:].itertuples():
-        assert run.measured.row(row.key)["inception_score"] == row.value
+        assert run.measured.rows([row.key])[0]["inception_score"] == row.value
     arrays = examples.arrays(run, examples.models(run, everybody, {}), examples.pairs(run, everybody), made)
     assert {f"coalition/{m}" for m in made.members[2:]} | {"generated/Full model"} <= set(arrays)
     assert sum(name.startswith("contributor/") for name in arrays) == len(made.members[0])

@@ -10,13 +10,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cdlib import __main__, coalition, done, executors, families, stages, store, utilities, writing
+from cdlib import __main__, cache, coalition, done, executors, stages, store, utilities, writing
 from cdlib.errors import Unwritable
 from cdlib.measured import Measured
 from cdlib.plan import Wanted
@@ -207,41 +206,16 @@ def test_a_disk_that_fills_up_under_the_command_line_is_told_in_one_line(tmp_pat
     assert len(full.stderr.splitlines()) == 1 and "make space and run again: nothing that was measured is lost" in full.stderr
 
 
-def test_what_a_killed_writer_leaves_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
-    target, mine = tmp_path / "a" / "large.bin", writing.beside(tmp_path / "a" / "mine.bin")
+def test_a_killed_writer_leaves_the_whole_file_that_was_there(tmp_path):
+    target = tmp_path / "large.bin"
+    writing.write_bytes(target, b"whole")
     with subprocess.Popen([sys.executable, "-c", WRITER, target]) as writer:
-        left = []
-        while not left:
-            left = list(tmp_path.rglob(".large.bin.*.tmp"))
-        os.kill(writer.pid, signal.SIGSTOP)
-        left = list(tmp_path.rglob(".large.bin.*.tmp"))
-        mine.touch()
-        writing.sweep(tmp_path)
-        assert [path for path in left if path.exists()] == left and mine.exists()
+        while not list(tmp_path.glob(".large.bin.*.tmp")):
+            pass
         os.kill(writer.pid, signal.SIGKILL)
-    writing.sweep(tmp_path)
-    assert not list(tmp_path.rglob(".large.bin.*.tmp")) and mine.exists()
-
-
-def test_what_other_machines_write_is_removed_after_an_hour_by_the_folders_own_clock(tmp_path, monkeypatch):
-    young, old, theirs = (tmp_path / f".{name}.{'0' * 12}-1-{'0' * 8}.tmp" for name in ("young", "old", "folder"))
-    foreign = tmp_path / ".notes.tmp"
-    for path in (young, old, foreign):
-        path.touch()
-    theirs.mkdir()
-    now = young.stat().st_mtime
-    for path in (old, theirs, foreign):
-        os.utime(path, (now - 3700, now - 3700))
-    monkeypatch.setattr(time, "time", lambda: now + 1e6)
-    writing.sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([young, foreign])
-
-
-def test_two_places_never_take_one_pid_for_the_same_process(tmp_path, monkeypatch):
-    path = writing.beside(tmp_path / "x")
-    monkeypatch.setattr(writing, "_place", lambda: "f" * 12)
-    assert writing._writer(writing.beside(tmp_path / "x")) == ("f" * 12, os.getpid())
-    assert writing._writer(path)[0] != "f" * 12
+    assert target.read_bytes() in (b"whole", bytes(30_000_000))
+    writing.write_bytes(target, b"again")
+    assert target.read_bytes() == b"again"
 
 
 def test_two_runs_at_once_end_in_the_same_table_and_whole_pairs(run, tmp_path):
@@ -290,13 +264,13 @@ def test_writers_of_other_values_under_one_key_leave_one_whole_pair(tmp_path):
 
 
 def test_a_crash_between_arrays_and_record_leaves_nothing_after_the_next_time(tmp_path, monkeypatch):
-    kept, seal = Measured(tmp_path), Measured._seal
-    monkeypatch.setattr(Measured, "_seal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    kept, write = Measured(tmp_path), cache.write
+    monkeypatch.setattr(cache, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         kept.write(SPEC, {"p": 1.0}, {"images": np.zeros(3)}, 1.0, 1.0)
     assert [p.suffix for p in tmp_path.rglob("*.*")] == [".safetensors"] and not kept.ready(KEY)
-    monkeypatch.setattr(Measured, "_seal", seal)
-    kept.write(SPEC, {"p": 1.0}, {"images": np.ones(3)}, 1.0, 1.0)
+    monkeypatch.setattr(cache, "write", write)
+    kept.write(SPEC, {"p": 1.0}, {"images": np.zeros(3)}, 1.0, 1.0)
     assert sorted(p.suffix for p in tmp_path.rglob("*.*")) == [".json", ".safetensors"] and kept.ready(KEY)
 
 
@@ -347,7 +321,7 @@ def test_a_worker_waits_for_a_file_that_a_shared_folder_shows_late(run, file):
     assert run.measured.complete(key)
 
 
-def test_a_torn_model_is_named_set_aside_and_trained_again_by_its_notebook(made, scratch, tiny):
+def test_a_torn_model_is_named_and_trained_again_by_its_notebook(made, scratch, tiny):
     shutil.copytree(made, scratch / "tiny")
     given = {n: v for n, v in tiny.items() if n in done.names("02_train")} | {"name": "tiny", "device": "cpu"}
     store.open(
@@ -359,25 +333,8 @@ def test_a_torn_model_is_named_set_aside_and_trained_again_by_its_notebook(made,
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     assert done.why_not("02_train", run.params) == "full.safetensors was changed"
-    with pytest.warns(UserWarning, match=f"^{path}: full.safetensors was changed; set aside as"):
+    with pytest.warns(UserWarning, match=f"^{path}: full.safetensors was changed; made again"):
         again = store.open("02_train", given)
     stages.full(again), again.done()
-    assert families.whole(path) and path.read_bytes() == whole
+    assert cache.get(path) and path.read_bytes() == whole
     assert done.why_not("02_train", run.params) is None
-    assert (run.folder / "aside" / "full.1.safetensors").read_bytes() == whole[:-100]
-
-
-@pytest.mark.parametrize("spoil", [lambda data: data[:-9], lambda data: data[:-9] + b"\x07" + data[-8:]])
-def test_kept_inputs_that_are_not_what_was_written_are_made_again(tmp_path, spoil):
-    import torch
-    from safetensors.torch import save
-
-    x, image = torch.arange(24.0).reshape(2, 3, 4), torch.tensor([4, 7])
-    file = tmp_path / "inputs.safetensors"
-    told = {"origin": "here", "digest": stages._digest(x, image)}
-    file.write_bytes(save({"x": x, "image": image}, metadata=told))
-    found, ids = stages._inputs(file, "here")
-    assert (found == x).all() and ids.tolist() == [4, 7]
-    file.write_bytes(spoil(file.read_bytes()))
-    stages._read_inputs.cache_clear()
-    assert stages._inputs(file, "here") is None

@@ -47,8 +47,9 @@ def _kind(command):
 
 
 def files(scratch):
-    """The names of all files of a run and its figures."""
-    return {str(p.relative_to(scratch)) for p in scratch.rglob("*") if p.is_file() and "report" not in p.parts}
+    """The names of all files of a run and its figures, but what writers that were killed have left."""
+    found = (p for p in scratch.rglob("*") if p.is_file() and "report" not in p.parts)
+    return {str(p.relative_to(scratch)) for p in found if p.suffix != ".tmp"}
 
 
 def records(scratch):

@@ -1,7 +1,5 @@
 """The report of a run: what is on the page, that it needs nothing else, and that nothing in it is made up."""
 
-import json
-from hashlib import sha256
 from html.parser import HTMLParser
 
 import nbformat
@@ -10,7 +8,7 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from cdlib import figures, params, paths, plan, provenance, store, tables
+from cdlib import cache, figures, params, paths, plan, provenance, store, tables
 from cdlib.report import index, report
 
 VALUES = params.check({"name": "tiny", "n_subsets": 60}, "tiny")
@@ -69,9 +67,7 @@ def measure(run, seconds=5.0):
     run.measured.write(SPEC, {"inception_score": 2.0}, {"x": np.zeros(1)}, seconds - 1, 1.0)
     run.use([run.measured.key(SPEC)])
     run.done()
-    run.path("models").mkdir()
-    run.path("models/full.safetensors").write_bytes(b"weights")
-    run.path("models/full.json").write_text(json.dumps({"device": "cpu", "digest": sha256(b"weights").hexdigest()}))
+    cache.put(run.path("models/full.safetensors"), b"weights", {"device": "cpu"})
 
 
 def test_the_page_needs_no_network_and_its_links_hold(here):

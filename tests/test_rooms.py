@@ -21,6 +21,7 @@ ROOMS = {
         "seeds",
         "writing",
         "versions",
+        "cache",
         "measured",
         "snapshot",
         "sheets",
@@ -33,8 +34,8 @@ ROOMS = {
     "models": ["machine", "recipes", "pretrained", "bases", "families", "train", "unlearn", "sample", "prune", "stages"]
     + ["checkpoint"],
     "measure": ["features", "fid", "properties", "utilities", "executors", "coalition", "gradients", "sketches", "bench"]
-    + ["cluster", "exchange", "cargo", "released"],
-    "credit": ["shapley", "precision", "loo", "similarity", "influence", "controls", "attributions", "baselines", "imported"]
+    + ["cluster"],
+    "credit": ["shapley", "precision", "loo", "similarity", "influence", "controls", "attributions", "baselines"]
     + ["ranks", "shares"],
     "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
@@ -49,11 +50,12 @@ ROOMS = {
         "paper",
         "overview",
         "provenance",
+        "templates",
         "report",
         "terms",
         "statement",
     ],
-    "run": ["command", "pace", "outlook", "run", "status", "check", "transfer", "credited", "new", "photographs", "__main__"],
+    "run": ["command", "pace", "outlook", "run", "status", "check", "credited", "new", "photographs", "__main__"],
 }
 FLOORS = list(ROOMS)
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names}

@@ -1,7 +1,5 @@
 """What is measured so far: found without measuring, kept apart from the run's own results, and what is missing is said."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from cdlib import (
     attributions,
     baselines,
+    cache,
     coalition,
     counterfactual,
     done,
@@ -53,17 +52,6 @@ def test_what_is_measured_is_found_and_what_is_not_is_counted_and_not_measured(r
     assert "| some coalitions | retrain | 8 | 2 | 6 |" in so_far.missing()._repr_markdown_()
 
 
-def test_what_is_measured_meanwhile_stays_out_for_the_later_notebooks(run, so_far):
-    utilities.measure(run, wanted(2, 1))
-    first = utilities.measure(so_far, wanted(3, 1))
-    so_far.done()
-    utilities.measure(run, wanted(4, 1))
-    later = store.Run("05_baselines", so_far.params)
-    assert utilities.measure(later, wanted(3, 1)).equals(first)
-    assert len(utilities.measure(later, wanted(4, 1))) == 3  # nobody has looked for the fourth before
-    assert len(utilities.measure(store.Run("04_shapley", so_far.params), wanted(4, 1))) == 4
-
-
 def test_of_none_measured_the_table_has_its_columns_and_the_game_its_contributors(run, so_far):
     others = plan.Wanted("others", "finetune", np.eye(4, dtype=bool), np.zeros(4, int))
     some, none = utilities.measure(run, wanted(1, 1)), utilities.measure(so_far, others)
@@ -81,7 +69,7 @@ def test_where_nothing_is_missing_that_is_said(run):
 
 def test_what_was_measured_on_a_gpu_is_found_from_a_machine_without_one(run, so_far, monkeypatch):
     path = run.folder / "models" / "full.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"device": "cuda:1 NVIDIA H200"}))
+    cache.write(path, cache.read(path) | {"device": "cuda:1 NVIDIA H200"})
     looked = utilities.specifications(so_far, wanted())
     monkeypatch.setattr(machine, "device", lambda name: "cuda:0")
     assert looked == utilities.specifications(run, wanted())
@@ -118,15 +106,21 @@ def test_a_notebook_opened_so_far_rests_on_the_runs_own_first_notebooks_and_is_n
 
 
 def test_results_so_far_rest_on_models_of_these_parameters_whatever_the_library(run):
-    here = store.Run("02_train", run.params)
-    assert done.unusable("02_train", run.params) == "has not finished"
+    here, now = store.Run("02_train", run.params), run.params | {"so_far": True}
+    assert done.why_not("02_train", now) == "has not finished"
     here.use(utilities.measure(here, wanted(1, 1)).key.tolist(), failed=["another"])
     here.done()
     done.write(run.folder, done.state(run.folder, "02_train") | {"inputs": "of another library"})
-    assert done.unusable("02_train", run.params) is None
-    assert done.unusable("02_train", run.params | {"train_steps": 4}) == "was run with train_steps: 3, not 4"
+    assert done.why_not("02_train", now) is None and done.why_not("02_train", run.params)
+    assert done.why_not("02_train", now | {"train_steps": 4}) == "was run with train_steps: 3, not 4"
     run.measured.path(here.keys[0]).unlink()
-    assert done.unusable("02_train", run.params).startswith("1 measured coalitions are gone")
+    assert done.why_not("02_train", now).startswith("1 measured coalitions are gone")
+
+
+def test_a_run_may_be_called_so_far(run):
+    here = store.Run("02_train", run.params | {"name": "so_far"})
+    here.done()
+    assert done.why_not("02_train", here.params) is None
 
 
 def test_what_lacks_its_rows_is_left_out_and_named_and_other_errors_are_not_hidden(run):

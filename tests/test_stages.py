@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdlib import families, params, paths, stages, store, train
+from cdlib import bases, cache, families, params, paths, stages, store, train
 from cdlib.errors import Refused
 
 
@@ -12,7 +12,7 @@ def same(a, b):
 
 
 def test_the_models_of_a_run_are_trained_once(run, monkeypatch):
-    full, sparse = (families.about(stages.path(run.folder, name)) for name in ("full", "sparse"))
+    full, sparse = (cache.get(stages.path(run.folder, name)) for name in ("full", "sparse"))
     monkeypatch.setattr(train, "train", lambda *a, **k: pytest.fail("trained again"))
     assert (stages.full(run), stages.sparse(run)) == (full, sparse)
     assert sparse["parameters"] < full["parameters"] == 118_289
@@ -20,9 +20,10 @@ def test_the_models_of_a_run_are_trained_once(run, monkeypatch):
 
 def test_a_model_whose_weights_were_changed_is_made_again(run):
     path = stages.path(run.folder, "full")
-    before, whole = families.about(path), path.read_bytes()
+    before, whole = cache.get(path), path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert stages.full(run)["digest"] == before["digest"]
+    with pytest.warns(UserWarning, match=f"^{path}: changed since it was written; made again"):
+        assert stages.full(run)["digest"] == before["digest"]
     assert path.read_bytes() == whole
 
 
@@ -32,7 +33,7 @@ def test_a_model_whose_weights_were_changed_is_made_again(run):
     ids=lambda change: next(iter(change)),
 )
 def test_another_origin_makes_another_full_model_and_then_another_sparse_one(run, change):
-    before = [families.about(stages.path(run.folder, name))["digest"] for name in ("full", "sparse")]
+    before = [cache.get(stages.path(run.folder, name))["digest"] for name in ("full", "sparse")]
     changed = store.Run("03_prune", run.params | change)
     after = [stages.full(changed)["digest"], stages.sparse(changed)["digest"]]
     assert not set(before) & set(after)
@@ -110,3 +111,32 @@ def test_images_of_another_size_or_colour_than_the_model_draws_are_refused(tiny,
 def test_the_shape_of_a_dataset_is_that_of_its_images(tiny, name):
     values = tiny | {"dataset": name, "n_contributors": 0 if name == "digits" else 20}
     assert stages.dataset(values).images.shape[1:] == stages.datasets.shape(values)
+
+
+@pytest.fixture
+def faces(scratch, tiny, monkeypatch):
+    """A run whose frozen part is made in no time: what it is made of is remembered."""
+    made = []
+
+    def make(name, folder, progress):
+        made.append(name)
+        (folder / "vqvae").mkdir(parents=True)
+        (folder / "vqvae" / "weights.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(bases, "make", make)
+    monkeypatch.setattr(stages, "needed", lambda folder, params: folder / "models" / "faces_vqvae")
+    return store.Run("02_train", tiny), made
+
+
+def test_a_frozen_part_is_made_once(faces):
+    run, made = faces
+    assert stages.base(run) == stages.base(run)
+    assert made == ["faces_vqvae"] and "models/faces_vqvae/vqvae/weights.safetensors" in run.files
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(b"others'")])
+def test_a_frozen_part_that_is_not_what_was_made_is_made_again(faces, spoil):
+    run, made = faces
+    before = stages.base(run)
+    spoil(run.folder / "models" / "faces_vqvae" / "vqvae" / "weights.safetensors")
+    assert stages.base(run) == before and len(made) == 2

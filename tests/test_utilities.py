@@ -1,6 +1,7 @@
 """v(S): measured once, in the order asked for, from the right start, and kept whatever fails beside it."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,29 @@ def test_a_coalition_is_measured_once_whoever_asks(run, trainings):
     again = utilities.measure(other, wanted(members=MEMBERS[order], seeds=SEEDS[order]))
     assert len(trainings) == 4
     assert again.to_dict("list") == first.iloc[order].to_dict("list")
+
+
+def test_two_runs_merge_by_copying_the_records_that_one_of_them_lacks(run, trainings):
+    there, alone = changed(run, name="there"), changed(run, name="alone")
+    for other in (there, alone):
+        shutil.copytree(run.path("models"), other.path("models"))
+    expected = utilities.measure(alone, wanted())
+    here = utilities.measure(run, wanted(members=MEMBERS[:3], seeds=SEEDS[:3]))
+    utilities.measure(there, wanted(members=MEMBERS[2:], seeds=SEEDS[2:]))
+    foreign = utilities.measure(changed(there, train_steps=2), wanted())
+    before = {p: p.read_bytes() for p in run.measured.folder.rglob("*.*")}
+    trainings.clear()
+
+    def ignore_existing(source, target):
+        return target if Path(target).exists() else shutil.copy2(source, target)
+
+    shutil.copytree(there.measured.folder, run.measured.folder, dirs_exist_ok=True, copy_function=ignore_existing)
+    merged = utilities.measure(run, wanted())
+    assert trainings == [] and len(before) == 2 * len(here.key.unique())
+    seconds = ["train_seconds", "sample_seconds"]
+    assert merged.drop(columns=seconds).equals(expected.drop(columns=seconds))
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert all(run.measured.complete(key) for key in foreign.key) and not set(foreign.key) & set(run.keys)
 
 
 def test_another_seed_gives_another_model(run):
@@ -275,28 +299,26 @@ def test_a_property_that_is_not_finite_is_a_failure(run, monkeypatch):
     assert "property not finite: {'inception_score': nan}" in run.measured.read(keys(run, "retrain")[0])["error"]
 
 
-def test_a_changed_record_is_named_set_aside_and_measured_again(run, trainings):
+def test_a_changed_record_is_named_and_measured_again(run, trainings):
     first = utilities.measure(run, wanted())
     path = run.measured.path(first.key[0])
-    spoilt = path.read_bytes()[:-10]
-    path.write_bytes(spoilt)
+    path.write_bytes(path.read_bytes()[:-10])
     trainings.clear()
-    with pytest.warns(UserWarning, match=f"^{path}: not a whole record; set aside as .*/measured/aside/{path.stem}.1.json"):
+    with pytest.warns(UserWarning, match=f"^{path}: changed since it was written; counts as not measured"):
         again = utilities.measure(run, wanted())
     assert [seed for *_, seed in trainings] == [1]
     seconds = ["train_seconds", "sample_seconds"]
     assert again.drop(columns=seconds).equals(first.drop(columns=seconds))
-    assert (run.measured.folder / "aside" / f"{path.stem}.1.json").read_bytes() == spoilt
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-1])])
 def test_arrays_that_are_missing_or_changed_are_measured_again(run, trainings, spoil):
     key = utilities.measure(run, wanted()).key[0]
-    blob = run.measured.path(key).with_suffix(".safetensors")
+    blob = run.measured.blob(run.measured.read(key))
     whole = blob.read_bytes()
     spoil(blob)
     trainings.clear()
-    with pytest.warns(UserWarning, match=f"^{blob}: missing or changed; "):
+    with pytest.warns(UserWarning, match=f"^{blob}: (missing|changed since it was written); "):
         utilities.measure(run, wanted())
     assert [seed for *_, seed in trainings] == [1] and blob.read_bytes() == whole
 
@@ -310,7 +332,7 @@ def test_status_names_a_truncated_record_and_changes_nothing(run, capsys, tmp_pa
     capsys.readouterr()
     assert __main__.main(["status", str(tmp_path / "tiny.yaml")]) == 0
     told = capsys.readouterr().out
-    assert f"damaged: {path}: not a whole record; run again: only this coalition is measured anew" in told
+    assert f"damaged: {path}: changed since it was written; run the notebook that makes it again" in told
     assert "1 files in" in told and "notes.txt" in told
     assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
 
@@ -319,7 +341,7 @@ def test_status_names_a_truncated_record_and_changes_nothing(run, capsys, tmp_pa
 def test_a_start_model_that_is_missing_is_refused(run, name):
     shutil.rmtree(run.folder / "models")
     procedure = {"full": "finetune", "sparse": "sparse_finetune"}[name]
-    with pytest.raises(ValueError, match=f"{name}.safetensors: missing or changed since it was saved; run the notebook"):
+    with pytest.raises(ValueError, match=f"{name}.safetensors: missing; run the notebook"):
         utilities.measure(run, wanted(procedure))
 
 

@@ -1,4 +1,4 @@
-"""The command line: `cdlib run | status | check | report | statement | export | import | bench PARAMS`, and `cdlib new`.
+"""The command line: `cdlib run | status | check | report | statement | bench PARAMS`, and `cdlib new`.
 
 The same as `python -m cdlib`.
 """
@@ -6,7 +6,6 @@ The same as `python -m cdlib`.
 import argparse
 import sys
 from importlib import import_module
-from keyword import iskeyword
 from pathlib import Path
 
 from cdlib import params
@@ -14,7 +13,7 @@ from cdlib.errors import Refused
 
 # where each command is
 MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "credited"}
-MODULES |= {"export": "transfer", "import": "transfer", "new": "new", "photographs": "photographs"}
+MODULES |= {"new": "new", "photographs": "photographs"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,8 +25,6 @@ def parser() -> argparse.ArgumentParser:
         ("status", "what is done, measured, missing and failed"),
         ("check", "check the parameters and print the plan"),
         ("report", "write one page with all tables, figures and notebooks"),
-        ("export", "write the measured coalitions of a run as one Parquet file"),
-        ("import", "add exported coalitions, or records of the released code, to a run's"),
         ("statement", "write what each contributor is credited with, and perhaps what of a sum they get"),
         ("bench", "time steps of the full and the sparse model on this machine, without any data"),
     ):
@@ -39,17 +36,6 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--top", type=int, metavar="K", help="and to tell the top K contributors from the others (5)")
         if name == "check":
             command.add_argument("--without-data", action="store_true", help="look for no images: the plan as the paper has it")
-        if name == "export":
-            command.add_argument("target", type=Path, metavar="FILE", help="such as digits.parquet")
-            command.add_argument("--with-models", action="store_true", help="also models/, as FILE with the ending .zip")
-        if name == "import":
-            command.add_argument("sources", type=Path, nargs="+", metavar="FILE", help=".parquet, .zip, .jsonl, .json or .csv")
-            command.add_argument("--replace", action="store_true", help="where a value at hand is another, take the file's")
-            command.add_argument("--nobody", type=Path, action="append", default=[], metavar="FILE", help="records of v(nobody)")
-            command.add_argument("--procedure", metavar="NAME", help="of records that do not tell it, such as retrain")
-            command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="only records that say so")
-        if name in ("export", "import"):
-            command.add_argument("--all", action="store_true", dest="every", help="coalitions of other experiments too")
         if name == "bench":
             command.add_argument("--steps", type=int, default=5, metavar="N", help="time the mean of N steps (5)")
         if name == "statement":
@@ -89,9 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if "set" in given:
             options["changes"] = {key: value for text in given.set for key, value in params.change(text).items()}
+            options["changes"] |= {"so_far": True} if options.pop("so_far", False) else {}
         # a command brings what it needs, and no more: status starts in a second
-        function = given.command + "_" * iskeyword(given.command)
-        getattr(import_module(f"cdlib.{MODULES[given.command]}"), function)(**options)
+        getattr(import_module(f"cdlib.{MODULES[given.command]}"), given.command)(**options)
     except Refused as error:
         return fail(error, 2)
     except RuntimeError as error:

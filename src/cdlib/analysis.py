@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .contributors import span
+from .params import share
 from .pictures import bare, mosaic
 from .style import Drawing, colour, styled
 
@@ -21,7 +22,7 @@ def top(credits, fraction=TOP):
     credits   rows of attributions.csv of one method and one property
     """
     order = credits.sort_values("value", ascending=False, kind="stable")["contributor"].to_list()
-    return order, max(1, int(fraction * len(order) + 1e-9))
+    return order, max(1, share(len(order), fraction))
 
 
 def entropies(credits, training):

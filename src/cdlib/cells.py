@@ -1,4 +1,4 @@
-"""What stands in a notebook's cells: its parameters, its imports, its code.
+"""What stands in a notebook's cells: its parameters, its code.
 
 nbformat would take two seconds to import, so the notebooks are read as the JSON that they are.
 """
@@ -44,12 +44,6 @@ def declared(notebook: Path) -> dict:
     """Names and default values in the `parameters` cell of a notebook."""
     source = next((source for source, tagged in _cells(notebook) if tagged), "")
     return {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body if isinstance(line, ast.AnnAssign)}
-
-
-def imports(notebook: Path) -> list[str]:
-    """The import lines of a notebook."""
-    lines = [line for source, tagged in _cells(notebook) if not tagged for line in source.splitlines()]
-    return [line for line in lines if line.startswith(("import ", "from "))]
 
 
 def code(notebook: Path) -> str:

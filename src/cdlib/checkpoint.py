@@ -1,20 +1,20 @@
-"""Long trainings that go on where they were stopped, and end in the same weights as if they had not been.
+"""Checkpoints of long trainings: a training that was stopped ends in the same weights as one that was not.
 
-    models/unfinished/<name>.safetensors         all that the steps which are left depend on; gone when the result is kept
+    models/unfinished/<name>.pt                  all that the remaining steps depend on (torch.save); removed with the end
     models/coalitions/<key>.safetensors, .json   the trained model of a coalition, where keep_models is `last` or `all`
     models/coalitions/<key>/<step>.safetensors   the model at each checkpoint, where it is `all`
     models/full/<step>.safetensors               the same of the full model; of the sparse one in models/sparse/
 
-A checkpoint is one file, renamed when it is whole. It holds the hash of what the training comes from, and one of something
-else is never gone on from. So two workers at the same training cannot harm each other: whichever wrote last, what stands
-there is a whole state of that one training, and an earlier step costs time only.
+A checkpoint is renamed when it is whole, and holds the hash of the training's input. A checkpoint whose input hash differs, or
+that is damaged, is ignored. So two workers at the same training do no harm: each writes a whole state of that training.
 """
 
-import hashlib
-import json
+import io
+import pickle
 import shutil
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,12 +96,8 @@ class Checkpoint:
         if not self.minutes:
             return
         start = {"weights": training.model.state(), "average": training.average and training.average.state_dict()}
-        same = {
-            "model": measured.canonical(training.model.config).decode(),
-            "device": training.draw.device.type,
-            "versions": measured.versions(),
-        }
-        self.identity = _hash(*_packed(about | start | same))
+        same = {"model": training.model.config, "device": training.draw.device.type, "versions": measured.versions()}
+        self.identity = measured.digest(measured.canonical(_plain(about | start | same)))
         found = self._read()
         if found:
             self.seconds, state = found
@@ -115,17 +111,12 @@ class Checkpoint:
 
     def write(self, training: Training):
         """Keep the state of a training that has begun. Where the disk refuses, it goes on with a warning."""
-        from safetensors.torch import save
+        import torch
 
-        plain, tensors = _packed(training.state())
-        words = {
-            "identity": self.identity,
-            "seconds": str(self.seconds + time.monotonic() - self.began),
-            "state": json.dumps(plain),
-            "hash": _hash(plain, tensors),
-        }
+        seconds, data = self.seconds + time.monotonic() - self.began, io.BytesIO()
+        torch.save({"identity": self.identity, "seconds": seconds, "state": training.state()}, data)
         try:
-            measured.write_bytes(self.path, save(tensors, words))
+            measured.write_bytes(self.path, data.getbuffer())
             if self.models:
                 self._keep(training)
         except (OSError, Unwritable) as error:
@@ -145,21 +136,16 @@ class Checkpoint:
                 average.restore(parameters)
 
     def _read(self) -> tuple[float, dict] | None:
-        """The seconds and the state that were written, when they are whole and of this very training."""
-        from safetensors import SafetensorError, safe_open
+        """The seconds and the state that were written, when the file is whole and of this very training."""
+        import torch
 
         try:
-            with safe_open(self.path, "pt") as file:
-                words = file.metadata()
-                if words["identity"] != self.identity:
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            plain = json.loads(words["state"])
-            if _hash(plain, tensors) == words["hash"]:
-                return float(words["seconds"]), _unpacked(plain, tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-            pass
-        return None
+            with zipfile.ZipFile(self.path) as file:
+                whole = file.testzip() is None  # torch.load compares no checksums
+            found = torch.load(self.path, map_location="cpu", weights_only=True) if whole else {}
+        except (OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile):
+            return None
+        return (found["seconds"], found["state"]) if found.get("identity") == self.identity else None
 
 
 def of(folder: Path, params: dict, name: str) -> Checkpoint:
@@ -169,64 +155,23 @@ def of(folder: Path, params: dict, name: str) -> Checkpoint:
 
 
 def _path(folder: Path, name: str) -> Path:
-    return folder / "models" / "unfinished" / f"{name}.safetensors"
+    return folder / "models" / "unfinished" / f"{name}.pt"
 
 
 def forget(folder: Path, names):
     """Remove the checkpoints of what is made or measured by now: names of models, keys of coalitions."""
-    for path in _path(folder, "any").parent.glob("*.safetensors"):
+    for path in _path(folder, "any").parent.glob("*.pt"):
         if path.stem in names:
             path.unlink(missing_ok=True)
 
 
-def _packed(value) -> tuple:
-    """Nested tensors and plain values as JSON values, and the tensors by name, on the CPU, none in the memory of another."""
-    tensors, seen = {}, set()
-    plain = _plain(value, "", tensors)
-    for name, tensor in tensors.items():
-        where = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if where in seen else tensor  # 8-bit Adam has its tables once for all weights
-        seen.add(where)
-    return plain, tensors
-
-
-def _plain(value, name: str, tensors: dict):
-    """The JSON values; a tensor goes to `tensors`, and its name and strides stay.
-
-    The strides, since optimisers need the memory of their tensors in the order of the weights'.
-    """
+def _plain(value):
+    """The JSON values of nested tensors and plain values: of a tensor its type, shape and digest."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
-        return {"tensor": name, "stride": value.stride()}
-    if isinstance(value, dict):  # whose keys may be numbers
-        return {"dict": [[k, _plain(v, f"{name}.{k}".strip("."), tensors)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [_plain(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
-    return value
-
-
-def _unpacked(value, tensors: dict):
-    """What was packed, bit for bit."""
-    import torch
-
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        found = tensors[value["tensor"]]
-        return torch.empty_strided(found.shape, value["stride"], dtype=found.dtype).copy_(found)
-    [(kind, parts)] = value.items()
-    if kind == "dict":
-        return {k: _unpacked(v, tensors) for k, v in parts}
-    return {"list": list, "tuple": tuple}[kind](_unpacked(v, tensors) for v in parts)
-
-
-def _hash(plain, tensors: dict) -> str:
-    """The hash of packed values."""
-    import torch
-
-    found = hashlib.sha256(measured.canonical(plain))
-    for name in sorted(tensors):
-        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return [str(value.dtype), list(value.shape), measured.digest(data)]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

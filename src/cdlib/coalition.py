@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cdlib import (
+    cache,
     checkpoint,
     contributors,
     families,
@@ -84,7 +85,7 @@ def _look(folder: Path, params: bytes, start: str | None):
     def there() -> bool:
         with contextlib.suppress(Refused):
             if start:
-                families.whole(stages.path(folder, start))
+                cache.get(stages.path(folder, start))
             properties.settings(folder, json.loads(params))
             return True
         return False
@@ -117,7 +118,7 @@ def _model(folder: Path, params: dict, spec: dict, kept: checkpoint.Checkpoint):
         model = families.new(spec["model"], seed, machine.device(params["device"]), stages.frozen(folder, params))
     else:
         path = stages.path(folder, start)
-        if families.whole(path)["digest"] != spec["start"]:
+        if cache.get(path)["digest"] != spec["start"]:
             raise Refused(f"{path}: another model since this coalition was asked for; run the notebook again")
         if procedure in unlearn.METHODS:
             everybody, model = np.unique(table.image), stages.load(folder, params, start)

@@ -6,12 +6,12 @@ Streams are those of `np.random.RandomState`, which numpy keeps unchanged for go
     M  coalitions        N, n  contributors
 """
 
-import math
 from collections import Counter
 
 import numpy as np
 
 from cdlib.errors import Refused
+from cdlib.params import share
 
 
 def kernel(n, m, seed):
@@ -55,7 +55,7 @@ def datamodel(n, m, alpha, seed):
     Returns bool [m, n], each row with floor(alpha n) members.
     Raises Refused (a ValueError) when that leaves nobody in, or nobody out.
     """
-    size = _share(n, alpha) if 0 < alpha < 1 else 0
+    size = share(n, alpha) if 0 < alpha < 1 else 0
     if size < 1:
         raise Refused(f"alpha={alpha} with {n} contributors: alpha must lie in (0, 1) and leave 1 to {n - 1} of them in")
     rows = np.zeros((m, n), bool)
@@ -79,11 +79,6 @@ def leave_one_out(n):
     return ~np.eye(n, dtype=bool)
 
 
-def add_one_in(n):
-    """One alone, bool [n, n]: contributor i is in row i."""
-    return np.eye(n, dtype=bool)
-
-
 def remove_top(values, fraction):
     """Everybody but the floor(n fraction) contributors of highest value, bool [n]; of equals the first goes first."""
     return ~keep_top(values, fraction)
@@ -93,7 +88,7 @@ def keep_top(values, fraction):
     """The floor(n fraction) contributors of highest value, bool [n]; of equals the first comes first."""
     values = np.asarray(values, float)
     members = nobody(len(values))
-    members[np.argsort(-values, kind="stable")[: _share(len(values), fraction)]] = True
+    members[np.argsort(-values, kind="stable")[: share(len(values), fraction)]] = True
     return members
 
 
@@ -139,8 +134,3 @@ def _drawn(n, size, rng):
     order = np.arange(n)
     rng.shuffle(order)
     return order[:size]
-
-
-def _share(n, fraction):
-    """floor(n fraction), where 0.29 * 100 is 29."""
-    return math.floor(n * fraction + 1e-9)

@@ -1,21 +1,18 @@
 """What is done: a file for each finished notebook, written last, and when it no longer holds.
 
     runs/<name>/done/<notebook>.json    inputs, parameters, measured coalitions used, digests of files, versions, seconds
-    runs/<name>/so_far/done/            the same of results from what was measured by then; no notebook of the run is done by it
+    runs/<name>/so_far/done/            the same of results from what was measured by then, with `so_far`
 
 A notebook is done while its code, its parameters and the coalitions under it are the ones that it was run with, and the files
 that it has written or rests on are, byte for byte, what they were.
 """
 
-import hashlib
-import json
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
-from cdlib import cells, params, paths
+from cdlib import cache, cells, params, paths
 from cdlib.errors import Refused
 from cdlib.measured import Measured, canonical, digest
-from cdlib.writing import write_bytes
 
 
 def place(values: dict) -> Path:
@@ -31,22 +28,25 @@ def own(notebook: str) -> bool:
 def state(folder: Path, notebook: str) -> dict | None:
     """What a finished notebook left, or None when it has not finished (or its file is not the one that was written)."""
     try:
-        left = json.loads(path(folder, notebook).read_bytes())
-        seal = left.pop("seal", None)  # none in those of earlier versions
-        return left if left.get("notebook", notebook) == notebook and seal in (None, digest(canonical(left))) else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        left = cache.read(path(folder, notebook))
+        return left if left["notebook"] == notebook else None
+    except (FileNotFoundError, Refused):
         return None
 
 
 def path(folder: Path, notebook: str) -> Path:
-    """The done-file of a notebook."""
-    return folder / "done" / f"{notebook}.json"
+    """The done-file of a notebook; the run's, where results so far rest on it (`own`)."""
+    return (_run(folder) if own(notebook) else folder) / "done" / f"{notebook}.json"
+
+
+def _run(folder: Path) -> Path:
+    """The run's folder, of its own results or of those so far."""
+    return folder if folder.parent == paths.runs() else folder.parent
 
 
 def write(folder: Path, state: dict):
-    """Write a notebook's done-file, with a seal that tells a changed one."""
-    data = json.dumps({**state, "seal": digest(canonical(state))}, indent=1)
-    write_bytes(path(folder, state["notebook"]), data.encode())
+    """Write a notebook's done-file."""
+    cache.write(path(folder, state["notebook"]), state)
 
 
 def states(folder: Path) -> dict[str, dict]:
@@ -61,7 +61,7 @@ def names(notebook: str) -> list[str]:
     return [n for p in upto for n in cells.declared(p) if n not in params.EXECUTION]
 
 
-@cache
+@lru_cache
 def _library() -> str:
     """The hash of this package's source: another library may find other numbers in the same coalitions."""
     folder = Path(__file__).parent
@@ -87,37 +87,31 @@ def upstream(folder: Path, notebook: str) -> str:
 def why_not(notebook: str, values: dict, measured: Measured | None = None) -> str | None:
     """Why a notebook is not done with these parameters, in a few words; None when it is.
 
+    Results so far rest on models and contributors of these parameters, whatever library made them and whatever failed.
+
     measured    the run's measured coalitions, where they are at hand
     """
     folder = place(values)
     left = state(folder, notebook)
     if left is None:
         return "has not finished" if not path(folder, notebook).is_file() else f"{path(folder, notebook)} is not what was written"
-    if left["inputs"] != inputs(notebook, values):
+    if values["so_far"] and own(notebook):
+        other = [n for n, v in left["params"].items() if values[n] != v]
+        if other:
+            return f"was run with {other[0]}: {left['params'][other[0]]!r}, not {values[other[0]]!r}"
+    elif left["inputs"] != inputs(notebook, values):
         return "its parameters, its code or the library have changed"
-    if left["upstream"] != upstream(folder, notebook):
+    elif left["upstream"] != upstream(folder, notebook):
         return "the notebooks before it rest on other coalitions now"
-    if left["failed"]:
+    elif left["failed"]:
         return f"{len(left['failed'])} coalitions failed"
     return _changes(left, values, measured)
-
-
-def unusable(notebook: str, values: dict) -> str | None:
-    """Why results so far cannot rest on what a notebook left; None when they can.
-
-    Looser than `why_not`: another library finds the same models and coalitions, and those that failed are left out.
-    """
-    left = state(paths.runs() / values["name"], notebook)
-    if left is None:
-        return "has not finished"
-    other = [n for n, v in left["params"].items() if values[n] != v]
-    return f"was run with {other[0]}: {left['params'][other[0]]!r}, not {values[other[0]]!r}" if other else _changes(left, values)
 
 
 def _changes(left: dict, values: dict, measured: Measured | None = None) -> str | None:
     """What is gone or changed of the files and coalitions that a notebook's results rest on."""
     folder = paths.runs() / values["name"]
-    for file, was in (kept(left, "rests_on") | kept(left, "files")).items():
+    for file, was in (left["rests_on"] | left["files"]).items():
         if why := _changed(folder / file, was):
             return why
     measured = measured or Measured(folder / "measured")
@@ -126,40 +120,22 @@ def _changes(left: dict, values: dict, measured: Measured | None = None) -> str 
     return f"{len(gone)} measured coalitions are gone or damaged, the first: {measured.path(gone[0])}" if gone else None
 
 
-def kept(left: dict, kind: str) -> dict[str, str]:
-    """{file: digest} of those that a notebook alone writes (`files`), or rests on (`rests_on`)."""
-    found = left.get(kind, {})
-    return found if isinstance(found, dict) else {}  # earlier versions kept no digests
-
-
 def changed(folder: Path, notebook: str) -> dict[Path, str]:
     """{file: why} of those that a finished notebook alone has written, and that are not what it wrote; not of those gone."""
-    files = kept(state(folder, notebook) or {}, "files")
-    found = {folder / file: _changed(folder / file, was) for file, was in files.items()}
-    return {file: why for file, why in found.items() if why and file.is_file()}
+    left = state(folder, notebook) or {"files": {}}
+    found = {_run(folder) / file: was for file, was in left["files"].items()}
+    return {file: why for file, was in found.items() if file.is_file() and (why := _changed(file, was))}
 
 
-def check(folder: Path, file: str, reader: str):
+def check(folder: Path, file: Path, reader: str):
     """Raise Refused when a finished notebook, other than the reader, has written this file otherwise."""
     for notebook, left in states(folder).items():
-        was = kept(left, "files").get(file)
-        if was and notebook != reader and (why := _changed(folder / file, was)):
-            raise Refused(f"{folder / file}: {why}; run {notebook} again: `cdlib run` with this run's parameter file does")
+        was = left["files"].get(str(file.relative_to(_run(folder))))
+        if was and notebook != reader and (why := _changed(file, was)):
+            raise Refused(f"{file}: {why}; run {notebook} again: `cdlib run` with this run's parameter file does")
 
 
 def _changed(file: Path, was: str) -> str | None:
     if not file.is_file():
         return f"{file.name} is gone"
-    return None if fingerprint(file) == was else f"{file.name} was changed"
-
-
-def fingerprint(file: Path) -> str:
-    """The digest of a file, computed again when its time or size has changed."""
-    stat = file.stat()
-    return _fingerprint(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
-
-@lru_cache(maxsize=256)
-def _fingerprint(file: Path, *_) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return None if cache.sha256(file) == was else f"{file.name} was changed"

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cdlib import families, machine, plan, properties, stages, store, utilities
+from cdlib import cache, machine, plan, properties, stages, store, utilities
 from cdlib.params import n_contributors
 
 N_OF_CONTRIBUTOR, N_OF_MODEL, N_OF_COALITION, N_OF_SIDE = 8, 20, 6, 4
@@ -87,7 +87,7 @@ def framework(run: store.Run, full: pd.DataFrame) -> pd.DataFrame:
     table = utilities.measure(run, replace(plan.shapley(run.params)[0], counted=False))
     parts = [(table["size"] - part * n_contributors(run.params)).abs().to_numpy() for part in SIZES if len(table)]
     table = table.iloc[list(dict.fromkeys(int(part.argmin()) for part in parts))]
-    n_full, n_sparse = (families.whole(stages.path(run.folder, name))["parameters"] for name in ("full", "sparse"))
+    n_full, n_sparse = (cache.get(stages.path(run.folder, name))["parameters"] for name in ("full", "sparse"))
     at_full = utilities.values(run, full).mean()
     rows = [("full", full.members[0], n_full, at_full, full.key[0]), ("sparse", "", n_sparse, np.nan, "")]
     rows += [("coalition", r.members, n_sparse, getattr(r, run["property"]), r.key) for r in table.itertuples()]

@@ -11,17 +11,6 @@ covariances is taken: it is not symmetric, and where n is smaller than D its roo
 import numpy as np
 
 
-def frechet(mean, covariance, other_mean, other_covariance) -> float:
-    """The distance of two Gaussians, in the square of the features' unit.
-
-    mean          float [D]
-    covariance    float [D, D], symmetric and without negative eigenvalues
-
-    Raises ValueError when a matrix is no covariance.
-    """
-    return _distance(mean, _root(covariance), other_mean, _root(other_covariance))
-
-
 def fid(features, other) -> float:
     """The distance of the Gaussians with the means and (unbiased) covariances of two sets of features.
 
@@ -71,13 +60,3 @@ def _distance(mean, root, other_mean, other_root) -> float:
     between = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
     spread = np.square(root).sum() + np.square(other_root).sum() - 2 * between
     return float(np.square(np.subtract(mean, other_mean, dtype=np.float64)).sum() + max(spread, 0.0))
-
-
-def _root(covariance) -> np.ndarray:
-    """R with C = R' R, from the eigenvalues of C, of which those that are negative by rounding are zero."""
-    covariance = np.asarray(covariance, np.float64)
-    values, vectors = np.linalg.eigh(covariance)
-    negligible = len(values) * np.finfo(np.float64).eps * np.abs(values).max()
-    if not np.allclose(covariance, covariance.T) or values.min() < -negligible:
-        raise ValueError(f"not a covariance: not symmetric, or with an eigenvalue of {values.min():.3g}")
-    return np.sqrt(np.where(values > negligible, values, 0.0))[:, None] * vectors.T

@@ -40,16 +40,6 @@ Method = Literal[
     "Sparsified-FT Shapley (Ours)",
 ]
 
-# Shapley values from coalitions that other code has measured (module imported), by how its models were made.
-IMPORTED = {
-    "retrain": "Retraining Shapley (imported)",
-    "conditional": "Conditional-sampling Shapley (imported)",
-    "gradient_ascent": "Sparsified-GA Shapley (imported)",
-    "influence_unlearning": "Sparsified-IU Shapley (imported)",
-    "finetune": "FT Shapley (imported)",
-    "sparse_finetune": "Sparsified-FT Shapley (imported)",
-}
-
 # What a property can be computed from.
 FEATURES = {
     "inception_score": ("digits_classifier", "inception_v3", "contributor_classifier"),

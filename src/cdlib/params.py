@@ -3,6 +3,7 @@
 A name that a file leaves out has the value of params/digits.yaml, which is also the default in the notebook that reads it.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -161,8 +162,8 @@ class Params(BaseModel):
             "n_images": self.n_images < 2 and (self.n_unlearn or {"fid", "kid"} & kinds) and "FID and KID take at least 2",
             **self._steps_wrong(),
             **{name: 0 < getattr(self, name) < least and f"must be at least {least} or 0" for name, least in FEWEST.items()},
-            "remove_fraction": int(self.remove_fraction * n + 1e-9) < 1 and f"must remove at least 1 of {n} contributors",
-            "keep_fraction": int(self.keep_fraction * n + 1e-9) < 1 and f"must keep at least 1 of {n} contributors",
+            "remove_fraction": share(n, self.remove_fraction) < 1 and f"must remove at least 1 of {n} contributors",
+            "keep_fraction": share(n, self.keep_fraction) < 1 and f"must keep at least 1 of {n} contributors",
             "alphas": self._alphas_wrong(n),
             "compared": self._not_computed(asked),
         }
@@ -211,8 +212,13 @@ class Params(BaseModel):
             return "each must stand there once"
         if self.alphas and 0.5 not in self.alphas:
             return "0.5 must be one of them: Table 1 and Figure 2 are drawn there"
-        small = [a for a in self.alphas if int(a * n + 1e-9) < 1]
+        small = [a for a in self.alphas if share(n, a) < 1]
         return f"{small[0]} of {n} contributors is nobody: must be at least {1 / n:.3g}" if small else ""
+
+
+def share(n: int, fraction: float) -> int:
+    """floor(n fraction), where 0.29 * 100 is 29."""
+    return math.floor(n * fraction + 1e-9)
 
 
 def n_contributors(values: dict) -> int:

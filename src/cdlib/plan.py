@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cdlib import coalitions, names
-from cdlib.params import n_contributors
+from cdlib.params import n_contributors, share
 
 OURS = "Sparsified-FT Shapley (Ours)"
 PAPERS = "Sparsified-FT Shapley (paper's estimator)"
@@ -131,7 +131,7 @@ def counterfactual(params: dict, attributions: pd.DataFrame) -> dict[tuple[str, 
 
 def _more(params: dict) -> dict[str, tuple]:
     """The other fractions without which images are shown (Figure 6), as `changes`; none that would remove nobody."""
-    fractions = [f for f in params["shown_fractions"] if int(f * n_contributors(params) + 1e-9) > 0]
+    fractions = [f for f in params["shown_fractions"] if share(n_contributors(params), f) > 0]
     found = {f"remove_top_{100 * f:.0f}": (coalitions.remove_top, f) for f in fractions}
     return {change: how for change, how in found.items() if change not in changes(params)}
 

@@ -7,12 +7,11 @@ names is taken as it is, so that it may hold another model; its `digest` goes in
 Weights are safetensors, or one of two pinned .pth files that are read without running code. No model brings code of its own.
 """
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from cdlib import measured, paths
+from cdlib.cache import sha256
 from cdlib.errors import Refused
 
 
@@ -144,8 +143,8 @@ def find(name: str, params: dict) -> Path:
     if not path.exists():
         raise Refused(f"{origin}: there is no {path}; it must be {part.what}: {needs}")
     if part.is_file:
-        if _sha256(path) != part.pin:
-            raise Refused(f"{origin}: sha256 is {_sha256(path)}, must be {part.pin}: get {part.source} again")
+        if sha256(path) != part.pin:
+            raise Refused(f"{origin}: sha256 is {sha256(path)}, must be {part.pin}: get {part.source} again")
         return path
     missing = [file for file in part.files if not any(path.glob(file))]
     if missing:
@@ -162,21 +161,10 @@ def digest(path: Path, name: str | None = None) -> str:
     name   the part (PARTS): other files that lie in its folder do not count; without it all .safetensors, .pth and .json do
     """
     if path.is_file():
-        return _sha256(path)
+        return sha256(path)
     patterns = PARTS[name].files + PARTS[name].also if name else ("**/*.safetensors", "**/*.pth", "**/*.json")
     files = sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
-    return measured.digest(measured.canonical([[file.relative_to(path).as_posix(), _sha256(file)] for file in files]))
-
-
-def _sha256(file: Path) -> str:
-    stat = file.stat()
-    return _hashed(file, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _hashed(file: Path, mtime_ns: int, size: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return measured.digest(measured.canonical([[file.relative_to(path).as_posix(), sha256(file)] for file in files]))
 
 
 def _fetched(part: Part) -> Path:

@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from cdlib import done, families, params, paths, sheets, store
+from cdlib import cache, done, params, paths, sheets, store
 from cdlib.progress import duration
 
 POWERCAP = Path("/sys/class/powercap")
@@ -91,7 +91,7 @@ def measured(run: store.Run) -> list[dict]:
 
 def models(folder: Path) -> list[dict]:
     """What stands beside the weights of the full and the sparse model, of those that are there."""
-    found = (families.about(folder / "models" / f"{name}.safetensors") for name in ("full", "sparse"))
+    found = (cache.find(folder / "models" / f"{name}.safetensors") for name in ("full", "sparse"))
     return [about for about in found if about]
 
 

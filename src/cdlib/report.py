@@ -10,14 +10,13 @@ import re
 import shutil
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from nbformat.reader import NotJSONError
 from PIL import Image
 
 from cdlib import done, paths, provenance
-from cdlib.progress import duration
+from cdlib.templates import render
 
 OFFLINE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
@@ -72,15 +71,7 @@ def _run(folder):
 
 
 def _write(path, template, **values):
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "pages"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    pages.filters["duration"] = duration
-    path.write_text(pages.get_template(template).render(values), encoding="utf-8", newline="\n")
+    path.write_text(render(template, **values), encoding="utf-8", newline="\n")
     return path
 
 

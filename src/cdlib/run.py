@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 import papermill
-from jupyter_client import AsyncKernelManager
-from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
 from cdlib import cells, done, paths, progress, writing
@@ -28,60 +26,46 @@ def _which(only: str | None, start: str | None) -> list[Path]:
     return [p for p in paths.notebooks() if (not only or p.stem[:2] == only[:2]) and (not start or p.stem[:2] >= start[:2])]
 
 
-def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None, so_far: bool = False):
+def run(file: Path, only: str | None = None, start: str | None = None, changes: dict | None = None):
     """Run the notebooks that are not done with these parameters, in their order; `--only` and `--from` run anew.
 
-    so_far    run those that estimate, judge and show on what is measured by now (`_so_far`)
+    With `so_far` those that estimate, judge and show, on what is measured by now, always anew, into runs/<name>/so_far.
 
     Raises Refused when a notebook refuses its input, and RuntimeError when one fails.
     """
-    values = load(file, {**(changes or {}), **({"so_far": True} if so_far else {})})
-    began = time.monotonic()
-    if values["so_far"]:
-        if only or start:
-            raise Refused("--so-far runs notebooks 04 to 08, and always anew: leave out --only and --from")
-        return _so_far(file, values | {"executor": "serial"})  # which starts no workers
-    chosen = _which(only, start)
-    folders = paths.runs() / values["name"], paths.figures(values["name"])
-    for folder in folders:
-        writing.check(folder)
+    values = load(file, changes)
+    began, so_far = time.monotonic(), values["so_far"]
+    if so_far and (only or start):
+        raise Refused("--so-far runs notebooks 04 to 08, and always anew: leave out --only and --from")
+    chosen = [p for p in _which(only, start) if not (so_far and done.own(p.stem))]
+    folders = done.place(values), paths.figures(values["name"])
     for path in [p for p in paths.notebooks() if p.stem < chosen[0].stem]:
         if why := done.why_not(path.stem, values):
             raise Refused(f"{file}: {path.stem} {why}; run it first: cdlib run {file}")
-    anew = [p for p in chosen if only or start or done.why_not(p.stem, values)]
-    if any(p.stem < "08" for p in anew):
+    for folder in folders:
+        writing.check(folder)
+    if so_far:
+        shutil.rmtree(folders[0], ignore_errors=True)
+    if not so_far and any(p.stem < "08" and (only or start or done.why_not(p.stem, values)) for p in chosen):
         needed(values)
-    with _Kernels(anew, values) as kernels:
-        for path in chosen:
-            why = "is run anew" if only or start else done.why_not(path.stem, values)
-            if not why:
-                say(f"{path.stem}: done")
-                continue
-            if done.path(folders[0], path.stem).is_file():
-                say(f"{path.stem}: {why}")
-            with writing.unwritable(folders[0]):
-                _execute(path, values, kernels.take(path))
-    writing.sweep(*folders)
+    for path in chosen:
+        why = "is run anew" if only or start else done.why_not(path.stem, values)
+        if not why:
+            say(f"{path.stem}: done")
+            continue
+        if done.path(folders[0], path.stem).is_file():
+            say(f"{path.stem}: {why}")
+        with writing.unwritable(folders[0]):
+            _execute(path, values)
+    if so_far:
+        return _tell_missing(file, folders[0], chosen)
     took = progress.duration(time.monotonic() - began)
     say(f"{file}: all done in {took}; tables and figures in {paths.figures(values['name'])}")
 
 
-def _so_far(file: Path, values: dict):
-    """Notebooks 04 to 08 on what is measured by now, always anew, into runs/<name>/so_far; tells what is missing.
-
-    Only reads what the run itself has, which may be at work meanwhile.
-    Raises Refused when a notebook that the others start from has not finished.
-    """
-    for path in [p for p in paths.notebooks() if done.own(p.stem)]:
-        if why := done.unusable(path.stem, values):
-            raise Refused(f"{file}: {path.stem} {why}; nothing can be said so far; first: cdlib run {file}")
-    folder, chosen = done.place(values), [p for p in paths.notebooks() if not done.own(p.stem)]
-    writing.check(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    with _Kernels(chosen, values) as kernels, writing.unwritable(folder):
-        for path in chosen:
-            _execute(path, values, kernels.take(path))
-    states = [done.state(folder, path.stem) for path in chosen]
+def _tell_missing(file: Path, folder: Path, notebooks: list[Path]):
+    """Say which coalitions are missing, what was left out, and where the results so far are."""
+    states = [done.state(folder, path.stem) for path in notebooks]
     rows = {(r["purpose"], r["procedure"]): r for s in states for r in s["missing"]}
     say(f"\n{sum(r['missing'] for r in rows.values())} coalitions are missing")
     for r in rows.values():
@@ -91,39 +75,8 @@ def _so_far(file: Path, values: dict):
     say(f"\nso far: tables in {folder}, figures in {folder / 'figures'}; on one page: cdlib report {file} --so-far")
 
 
-class _Kernels:
-    """Kernels that import what their notebook will while the one before it still runs: half the time of a small run."""
-
-    def __init__(self, notebooks: list[Path], values: dict):
-        self.notebooks, self.values, self.ready = notebooks, values, {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for kernel in self.ready.values():
-            run_sync(kernel.shutdown_kernel)(now=True)
-
-    def take(self, path: Path) -> AsyncKernelManager:
-        """The kernel of a notebook; that of the next one is started."""
-        kernel = self.ready.pop(path, None) or self._start(path)
-        later = next((p for p in self.notebooks if p.stem > path.stem), None)
-        if later:
-            self.ready[later] = self._start(later)
-        return kernel
-
-    def _start(self, path: Path) -> AsyncKernelManager:
-        lines = cells.imports(path)
-        if "executor" in cells.declared(path) and self.values["executor"] == "processes":
-            lines.append("__import__('cdlib.executors').executors.warm()")
-        kernel = AsyncKernelManager(kernel_name="python3")
-        options = ["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={lines}"]
-        run_sync(kernel.start_kernel)(extra_arguments=options, cwd=str(paths.root()))
-        return kernel
-
-
-def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
-    """Run one notebook in a kernel that has started, and end it; into runs/<name>/notebooks, telling its progress."""
+def _execute(path: Path, values: dict):
+    """Run one notebook into runs/<name>/notebooks, telling its progress."""
     folder = done.place(values)
     output = folder / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +93,7 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
                 cwd=paths.root(),
                 progress_bar=False,
                 coalesce_streams=True,
-                km=kernel,
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )
     except papermill.PapermillExecutionError as error:
         if error.ename in ("Refused", "Unwritable", "Missing", "TooFewCoalitions"):
@@ -151,8 +104,6 @@ def _execute(path: Path, values: dict, kernel: AsyncKernelManager):
         raise _failed(path, f"{error.ename}: {error.evalue}", output) from None
     except DeadKernelError:
         raise _failed(path, "its kernel died (out of memory, or killed)", output) from None
-    finally:
-        run_sync(kernel.shutdown_kernel)(now=True)
     say(f"{path.stem}: finished in {progress.duration(time.monotonic() - began)}")
     if values["so_far"]:
         return  # which tells all that is missing, once

@@ -1,23 +1,21 @@
 """Gradient features of a run's images: computed once, by the run's workers, and kept by image id.
 
-    runs/<name>/gradients/<what>-<hash>/settings.json           all that decides the features
-                                       /<hash>.safetensors      those of some images, whole or not at all
+    runs/<name>/gradients/<what>-<hash>/<hash>.safetensors, .json    those of some images (module cache), by a hash of
+                                                                     all that decides them, and of the images' ids
 
 T  training images        Q  generated images (queries): those that the property was computed from        k  dimension
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from cdlib import executors, families, machine, measured, stages, store, writing
-from cdlib.errors import Missing, Refused
+from cdlib import cache, executors, machine, measured, stages, store, writing
+from cdlib.errors import Missing
 from cdlib.progress import Progress
 
 VERSION = 1  # of what features are
@@ -48,7 +46,7 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
     p = run.params
     settings = {
         "version": VERSION,
-        "model": families.whole(stages.path(run.folder, "full"))["digest"],
+        "model": cache.get(stages.path(run.folder, "full"))["digest"],
         "what": what,
         "images": stages.dataset(p).digest() if of == "training" else key,
         "timesteps": p["sampling_steps"] if loss == "journey" else p["gradient_timesteps"],
@@ -75,7 +73,7 @@ def features(run: store.Run, what: str, key: str) -> np.ndarray:
                 raise RuntimeError(f"gradients, {what}, of images {task[-1][0]} to {task[-1][-1]}: {error.strip()}")
             progress.step()
 
-    return kept(folder, settings, ids, compute, only_look=run.so_far)
+    return kept(folder, settings, ids, compute)
 
 
 def compute_one(task: tuple):
@@ -95,7 +93,7 @@ def compute_one(task: tuple):
             timesteps = gradients.evenly(settings["timesteps"])
             noisy = ids if settings["noise"] == "own" else np.zeros_like(ids)
             found = gradients.features(model, x, noisy, loss=loss, timesteps=timesteps, of=of, **how)
-    write(run_folder / "gradients" / asked["folder"], ids, found)
+    write(run_folder / "gradients" / asked["folder"], settings, ids, found)
 
 
 @lru_cache(maxsize=1)
@@ -124,64 +122,35 @@ def first_of_equal(images, ids) -> np.ndarray:
     return np.array([first[content] for content in contents], np.int64)
 
 
-def kept(folder: Path, settings: dict, ids, compute: Callable, only_look: bool = False) -> np.ndarray:
+def kept(folder: Path, settings: dict, ids, compute: Callable) -> np.ndarray:
     """Features of images, of which those not yet in the folder are computed first.
 
     settings    plain JSON values: all that decides the features
     ids         int [n]; what has one id is computed once
     compute     called with parts, int [<= AT_ONCE] each, of the images that are missing; must `write` those of each
-    only_look   leave the folder as it is, for another may be at work in it
 
-    Returns float32 [n, k], in the order of the ids. Raises Refused when the folder holds features of other settings.
+    Returns float32 [n, k], in the order of the ids.
     """
-    folder, ids = Path(folder), np.asarray(ids, np.int64)
-    if not only_look:
-        _same(folder / "settings.json", json.loads(measured.canonical(settings)))
-    rows = _rows(folder, only_look)
+    ids, rows = np.asarray(ids, np.int64), _rows(folder, settings)
     missing = np.array([i for i in np.unique(ids) if i not in rows], np.int64)
     if len(missing):
         compute([missing[i : i + AT_ONCE] for i in range(0, len(missing), AT_ONCE)])
-        rows = _rows(folder)
+        rows = _rows(folder, settings)
     return np.stack([rows[i] for i in ids.tolist()])
 
 
-def write(folder: Path, ids: np.ndarray, found: np.ndarray):
-    """Keep the features of some images, float [n, k]: a file of their own, whole or not at all."""
+def write(folder: Path, settings: dict, ids: np.ndarray, found: np.ndarray):
+    """Keep the features of some images, float [n, k], in a file of their own."""
     ids = np.asarray(ids, np.int64)
-    path = Path(folder) / f"{measured.digest(measured.canonical(ids.tolist()))[:32]}.safetensors"
-    part = {"ids": ids, "features": np.asarray(found, np.float32)}
-    measured.write_bytes(path, measured.save_arrays(part | {"seal": _seal(part)}))
+    path = folder / f"{measured.digest(measured.canonical(ids.tolist()))[:32]}.safetensors"
+    cache.put(path, measured.save_arrays({"ids": ids, "features": np.asarray(found, np.float32)}), {"origin": settings})
 
 
-def _seal(part: dict) -> np.ndarray:
-    """The digest of a part's ids and features, uint8 [32]."""
-    return np.frombuffer(hashlib.sha256(part["ids"].tobytes() + part["features"].tobytes()).digest(), np.uint8)
-
-
-def _rows(folder: Path, only_look: bool = False) -> dict:
-    """Feature by image id, of all whole parts in a folder; one that is not what was written is set aside, or only skipped."""
+def _rows(folder: Path, settings: dict) -> dict:
+    """Feature by image id, of all parts in a folder that were made with these settings."""
     rows = {}
     for path in sorted(folder.glob("*.safetensors")):
-        try:
+        if cache.find(path, settings):
             part = load_arrays(path.read_bytes())
-            if not np.array_equal(part["seal"], _seal(part)):
-                raise SafetensorError("other values")
             rows |= zip(part["ids"].tolist(), part["features"], strict=True)
-        except (SafetensorError, KeyError):
-            if not only_look:
-                writing.set_aside(folder / "aside", "not what was written", path)
     return rows
-
-
-def _same(path: Path, asked: dict):
-    """Write the settings, unless they are there. Raises Refused when others are."""
-    try:
-        there = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return measured.write_bytes(path, measured.canonical(asked))
-    except ValueError:
-        writing.set_aside(path.parent / "aside", "not what was written", path)
-        return measured.write_bytes(path, measured.canonical(asked))
-    if odd := sorted(name for name in there.keys() | asked.keys() if there.get(name) != asked.get(name)):
-        both = "; ".join(f"{name}: {there.get(name)!r} there, {asked.get(name)!r} asked" for name in odd)
-        raise Refused(f"{path}: {both}; delete the folder, or ask for what is there")

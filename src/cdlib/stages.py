@@ -9,13 +9,14 @@ What brings torch and diffusers is imported where a model is made: notebooks tha
 
 import contextlib
 import json
+import shutil
 import time
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from cdlib import checkpoint, datasets, families, machine, measured, names, pretrained, store
+from cdlib import cache, checkpoint, datasets, families, machine, measured, names, pretrained, store
 from cdlib.errors import NotFinite, Refused
 from cdlib.families import ready
 from cdlib.progress import Progress
@@ -95,14 +96,26 @@ def base(run: store.Run) -> dict:
     place = needed(run.folder, run.params)
     if place is None:
         return {"frozen": "nothing: all of the network is trained"}
-    if not place.is_dir():
+    if place.is_relative_to(run.folder):
+        _make_base(run, place)
+    return {"frozen": place.name, "digest": pretrained.digest(place)}
+
+
+def _make_base(run: store.Run, place: Path):
+    """Make a frozen part, unless the one that is there is the one that was made."""
+    record = place.with_suffix(".json")
+    whole = False
+    with contextlib.suppress(FileNotFoundError, cache.Torn):
+        whole = cache.read(record)["digest"] == pretrained.digest(place)
+    if not whole:
         from cdlib import bases
 
+        shutil.rmtree(place, ignore_errors=True)
         progress = Progress(f"{place.name}, step", bases.BASES[place.name][1], run.path("progress.json"))
         bases.make(place.name, place, progress.step)
-    if place.is_relative_to(run.folder):
-        run.made(next(place.rglob("*.safetensors")))
-    return {"frozen": place.name, "digest": pretrained.digest(place)}
+        cache.write(record, {"digest": pretrained.digest(place)})
+    for file in (record, *sorted(place.rglob("*.safetensors"))):
+        run.made(file)
 
 
 def inputs(folder: Path, params: dict, model, digest: str, ids: np.ndarray):
@@ -112,25 +125,19 @@ def inputs(folder: Path, params: dict, model, digest: str, ids: np.ndarray):
 
     digest    the dataset's
     """
-    import torch
     from safetensors.torch import save
 
     if not model.encodes:
         return _fitting(model.prepare(dataset(params).images[ids], params["horizontal_flip"]), params, model)
     file = folder / "models" / "inputs.safetensors"
-    origin = {"dataset": digest, "frozen": model.config["frozen_digest"], "flip": str(params["horizontal_flip"])}
-    found = _inputs(file, json.dumps(origin, sort_keys=True))
-    if found is None:
-        data = dataset(params)
-        given = np.unique(data.contributors.image)
-        tensors = {
-            "x": model.prepare(data.images[given], params["horizontal_flip"]).contiguous(),
-            "image": torch.from_numpy(given),
-        }
-        told = {"origin": json.dumps(origin, sort_keys=True), "digest": _digest(*tensors.values())}
-        measured.write_bytes(file, save(tensors, metadata=told))
-        found = _inputs(file, json.dumps(origin, sort_keys=True))
-    x, given = found
+    origin = {"dataset": digest, "frozen": model.config["frozen_digest"], "flip": params["horizontal_flip"]}
+    data = dataset(params)
+    given = np.unique(data.contributors.image)
+    kept = cache.find(file, origin)
+    if not kept:
+        x = model.prepare(data.images[given], params["horizontal_flip"]).contiguous()
+        kept = cache.put(file, save({"x": x}), {"origin": origin})
+    x = _inputs(file, kept["digest"])
     return _fitting(x[np.searchsorted(given, ids)], params, model)
 
 
@@ -142,29 +149,12 @@ def _fitting(x, params: dict, model):
     return x
 
 
-def _inputs(file: Path, origin: str):
-    """The kept inputs and their image ids, when they have this origin."""
-    if not file.is_file():
-        return None
-    stat = file.stat()
-    return _read_inputs(file, origin, stat.st_mtime_ns, stat.st_size)
-
-
 @lru_cache(maxsize=1)
-def _read_inputs(file: Path, origin: str, mtime_ns: int, size: int):
-    from safetensors import SafetensorError, safe_open
+def _inputs(file: Path, digest: str):
+    """The kept inputs, float [T, V, ...]."""
+    from safetensors.torch import load_file
 
-    with contextlib.suppress(SafetensorError), safe_open(file, "pt") as kept:  # one that is not whole is made again
-        told = kept.metadata() or {}
-        if told.get("origin") == origin:
-            x, image = kept.get_tensor("x"), kept.get_tensor("image")
-            return (x, image.numpy()) if told.get("digest") == _digest(x, image) else None
-    return None
-
-
-def _digest(x, image) -> str:
-    """The digest of the inputs, float [T, ...], and their image ids, int [T]."""
-    return measured.digest(x.numpy().tobytes() + image.numpy().tobytes())
+    return load_file(file)["x"]
 
 
 def path(folder: Path, name: str) -> Path:
@@ -188,7 +178,7 @@ def _given(run: store.Run, built: dict, device: str) -> dict:
     kept, origin = path(run.folder, "full"), {"given": ready.digest(run.params), "model": built}
     for file in (kept, kept.with_suffix(".json")):
         run.made(file)
-    if about := _kept(run, "full", origin):
+    if about := cache.find(kept, origin):
         return about
     model, data = families.restore(built, ready.tensors(run.params), device, frozen(run.folder, run.params)), dataset(run.params)
     inputs(run.folder, run.params, model, data.digest(), data.contributors.image.to_numpy()[:1])
@@ -199,7 +189,7 @@ def _given(run: store.Run, built: dict, device: str) -> dict:
 def sparse(run: store.Run) -> dict:
     """Prune the full model and fine-tune it on everybody's images, unless this run has it; returns what stands beside it."""
     how = recipe(run.params, "prune")
-    start = families.whole(path(run.folder, "full"))
+    start = cache.get(path(run.folder, "full"))
     origin = {
         "recipe": how.as_dict(),
         "start": start["digest"],
@@ -234,7 +224,7 @@ def started(folder: Path, params: dict, name: str) -> tuple:
 
 def _same_frozen(folder: Path, params: dict, name: str) -> Path | None:
     """Folder of the frozen part. Raises Refused when it is not the one that this model was trained with."""
-    place, trained_with = frozen(folder, params), families.whole(path(folder, name))["config"].get("frozen_digest")
+    place, trained_with = frozen(folder, params), cache.get(path(folder, name))["config"].get("frozen_digest")
     if place and config(folder, params)["frozen_digest"] != trained_with:
         part = families.preset(params["model"])["frozen"]
         raise Refused(f"{path(folder, name)}: was trained with another {part}; run 02_train again, or name that one")
@@ -247,7 +237,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
 
     for file in (path(run.folder, name), path(run.folder, name).with_suffix(".json")):
         run.made(file)
-    if about := _kept(run, name, origin):
+    if about := cache.find(path(run.folder, name), origin):
         checkpoint.forget(run.folder, {name})
         return about
     data = dataset(run.params)
@@ -258,7 +248,7 @@ def _keep(run: store.Run, name: str, origin: dict, start, how: Recipe) -> dict:
         before = time.perf_counter()
         trained = train(model, x, how, run["train_seed"], progress=progress.step, checkpoint=kept)
         seconds = kept.seconds + time.perf_counter() - before
-        saved = _kept(run, name, origin) or families.save(  # another run on this folder may have been first
+        saved = cache.find(path(run.folder, name), origin) or families.save(  # another run on this folder may have been first
             model,
             path(run.folder, name),
             {
@@ -284,10 +274,3 @@ def _refused(name: str):
         yield
     except NotFinite as error:
         raise Refused(f"{name} model: {error} ({stage}_lr, {stage}_steps)") from None
-
-
-def _kept(run: store.Run, name: str, origin: dict) -> dict | None:
-    """What stands beside the kept model, when it is whole and has this very origin."""
-    with contextlib.suppress(Refused):
-        about = families.whole(path(run.folder, name))
-        return about if about["origin"] == json.loads(json.dumps(origin)) else None

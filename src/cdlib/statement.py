@@ -6,16 +6,15 @@ N  contributors
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy import stats
 
 from cdlib import attributions, contributors, plan, ranks, shares, sheets, terms
 from cdlib.errors import Missing, Refused
 from cdlib.measured import write_bytes
+from cdlib.templates import render
 from cdlib.terms import LEVEL
 
 DECIMAL = ("share_percent", "payout", "payout_low", "payout_high")  # columns of text that is a number
@@ -83,7 +82,7 @@ def make(run, method=plan.OURS, confidence=LEVEL, pot=0, property=""):
         "limits": terms.limits(stated),
         "paper": terms.PAPER,
     }
-    return Statement(frame, _render("statement.md", values), _render("statement.html", values))
+    return Statement(frame, render("statement.md", **values), render("statement.html", **values))
 
 
 def _section(run, found, method, property, confidence, pot):
@@ -197,21 +196,3 @@ def _bars(frame):
     left, right = ends.min().min(), ends.max().max()
     ends = ends.fillna({"low": ends["credit"], "high": ends["credit"]})
     return (100 * (ends - left) / ((right - left) or 1.0)).round(2).to_dict("records")
-
-
-def _render(template, values):
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "pages"),
-        autoescape=template.endswith(".html"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    pages.filters["plain"] = _plain
-    return pages.get_template(template).render(values)
-
-
-def _plain(text):
-    """Text that Markdown shows as it is, on one line."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|~&$#!" else letter for letter in " ".join(str(text).split()))

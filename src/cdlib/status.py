@@ -161,17 +161,14 @@ def _kept_as(here: store.Run, feature: str) -> str:
 
 def _lacks(here: store.Run, record: dict, arrays) -> bool:
     arrays = list(arrays)
-    return bool(arrays) and record["status"] == "measured" and here.measured.lacks(record["key"], arrays)
+    return bool(arrays) and record["status"] == "measured" and here.measured.lacks(record, arrays)
 
 
-def report(file: Path, changes: dict | None = None, so_far: bool = False):
-    """Write the report of a run, as far as it is: one page with all tables and figures; and the page of all runs.
-
-    so_far    that of the results that `cdlib run --so-far` has left
-    """
+def report(file: Path, changes: dict | None = None):
+    """Write the report of a run, as far as it is: one page with all tables and figures; and the page of all runs."""
     from cdlib import report as pages  # which takes as long to import as all of `status`
 
-    values = load(file, {**(changes or {}), **({"so_far": True} if so_far else {})}, without_data=True)
+    values = load(file, changes, without_data=True)
     here = store.Run("08_figures", values)
     if not any(here.path(p).is_dir() for p in ("done", "notebooks")):
         raise Refused(f"{here.results}: nothing has run yet; first: cdlib run {file}{' --so-far' if here.so_far else ''}")

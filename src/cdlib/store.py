@@ -4,13 +4,13 @@ runs/<name>/measured/                      measured coalitions (module measured)
 runs/<name>/parts/<table>/<notebook>.csv   the rows of a shared table that a notebook has written
 runs/<name>/<table>.csv                    tidy tables
 runs/<name>/done/<notebook>.json           written last
-runs/<name>/aside/                         files that were found changed, and made again
 runs/<name>/so_far/                        tables, done-files and figures of what was measured by then (parameter `so_far`)
 """
 
 import platform
 import subprocess
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pandas as pd
 from joblib import cpu_count
 from safetensors.numpy import load as load_arrays
 
-from cdlib import cells, done, names, params, paths, sheets, writing
+from cdlib import cache, cells, done, names, params, paths, sheets
 from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, write_bytes
 from cdlib.versions import versions
@@ -60,7 +60,7 @@ class Run:
         self.measured = Measured(self.folder / "measured")
         self.keys, self.failed, self.started = [], [], time.monotonic()
         self.files, self.below = [], []
-        self.asked, self.left_out, self.absent = {}, {}, []
+        self.asked, self.left_out = {}, {}
 
     def __getitem__(self, name: str):
         return self.params[name]
@@ -81,7 +81,7 @@ class Run:
 
     def path(self, name: str) -> Path:
         """Where a result of this run is, such as a table."""
-        return self.results / name
+        return (self.folder if name == "contributors.csv" else self.results) / name
 
     def write(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Write a tidy table that this notebook owns: runs/<name>/<table>.csv."""
@@ -123,7 +123,7 @@ class Run:
     def _there(self, name: str) -> Path:
         if not self.path(name).is_file():
             raise Refused(f"{self.path(name)}: not there; `cdlib run` with this run's parameter file makes it")
-        done.check(self.results, name, self.notebook)
+        done.check(self.results, self.path(name), self.notebook)
         return self.path(name)
 
     def use(self, keys: list, failed: list = ()):
@@ -134,15 +134,6 @@ class Run:
     def ask(self, purpose: str, procedure: str, wanted: int, measured: int):
         """Note how many coalitions were wanted for a purpose, and how many of them are measured."""
         self.asked[purpose, procedure] = (wanted, measured)
-
-    def lack(self, keys) -> set:
-        """Note coalitions that are missing so far; returns these and those that were when an earlier notebook looked.
-
-        What is measured meanwhile stays out until the next time, so that all notebooks rest on the same coalitions.
-        """
-        self.absent = sorted({*self.absent, *keys})
-        earlier = [s["absent"] for notebook, s in done.states(self.results).items() if notebook < self.notebook and "absent" in s]
-        return {*self.absent}.union(*earlier)
 
     def leave_out(self, name: str, why: str):
         """Note what this notebook does without, and why."""
@@ -184,7 +175,6 @@ class Run:
             "failed": self.failed,
             "missing": self.missing().rows(),
             "left_out": self.left_out,
-            "absent": self.absent,
             "seconds": round(time.monotonic() - self.started, 3),
             "versions": versions(),
             "revision": revision(),
@@ -194,8 +184,7 @@ class Run:
         for table in self.path("parts").glob("*"):
             self._write_shared(table.name, self.table(table.name))
         for kind, files in {"files": self.files, "rests_on": self.below}.items():
-            state[kind] = {file: done.fingerprint(self.folder / file) for file in files}
-        writing.sweep(self.results, self.figures)
+            state[kind] = {file: cache.sha256(self.folder / file) for file in files}
         done.write(self.results, state)
         files = sorted(p for p in self.results.glob("*.csv"))
         return pd.DataFrame({"file": [p.name for p in files], "bytes": [p.stat().st_size for p in files]})
@@ -243,20 +232,12 @@ class Missed:
         return "\n".join([*lines, "", *(f"- Left out: {what}: {why}" for what, why in self.left_out.items())])
 
 
-def _bring(folder: Path):
-    """Copy into a folder of results so far what those notebooks have left that work in the run itself (done.own)."""
-    for name in ["contributors.csv", *(f"done/{p.stem}.json" for p in paths.notebooks() if done.own(p.stem))]:
-        (folder / name).unlink(missing_ok=True)
-        if (folder.parent / name).is_file():
-            write_bytes(folder / name, (folder.parent / name).read_bytes())
-
-
 def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     """The run that a notebook works in, from its namespace (`globals()`): its parameters are checked here.
 
     Names that this notebook does not declare keep the value that the earlier notebooks of the run used. With other inputs than
     it was last run with, the notebook counts as not done from here on, until it says so; with the same it stays what it is, for
-    another run on this folder may rest on it. Its files that are not what it wrote are set aside, in runs/<name>/aside.
+    another run on this folder may rest on it. Its files that are not what it wrote are named in a warning, and removed.
 
     Raises Refused for a bad parameter, for one that contradicts what an earlier notebook of this run was given, and when
     an earlier notebook has not run.
@@ -264,8 +245,6 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
     values, here = cells.given(namespace, cells.declared(paths.notebook(notebook))), f"notebooks/{notebook}.ipynb"
     checked = params.check(values, here, alone=True)
     folder, known = done.place(checked), {}
-    if checked["so_far"]:
-        _bring(folder)
     for path in [p for p in paths.notebooks() if p.stem < notebook]:
         left = done.state(folder, path.stem)
         if left is None:
@@ -284,7 +263,8 @@ def open(notebook: str, namespace: dict) -> Run:  # noqa: A001
         known |= left["params"]
     run = Run(notebook, params.check({**values, **known}, here, partly=True))
     for file, why in done.changed(folder, notebook).items():
-        writing.set_aside(folder / "aside", why, file)
+        warnings.warn(f"{file}: {why}; made again", stacklevel=2)
+        file.unlink()
     left = done.state(folder, notebook)
     if left is None or left["inputs"] != done.inputs(notebook, run.params):
         done.path(folder, notebook).unlink(missing_ok=True)

@@ -55,12 +55,6 @@ COLOURS = {  # in the order of the paper's tables
     "Number of images (control)": "#999999",
     "Ridge datamodel (control)": "#555555",
     "Leave-one-out (LOO)": "#CC79A7",
-    "Retraining Shapley (imported)": "#66BB99",  # a lighter shade of our own
-    "Conditional-sampling Shapley (imported)": "#999933",
-    "Sparsified-GA Shapley (imported)": "#99CCEE",
-    "Sparsified-IU Shapley (imported)": "#DDAACC",
-    "FT Shapley (imported)": "#66AAD4",
-    "Sparsified-FT Shapley (imported)": "#EE9955",
     "Retraining Shapley": "#009E73",
     "FT Shapley": "#0072B2",
     "Sparsified-FT Shapley (paper's estimator)": "#D55E00",

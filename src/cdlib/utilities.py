@@ -12,13 +12,13 @@ influence_unlearning    pruned model     iu_*           everybody's (section D.4
 
 import contextlib
 import warnings
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
 import pandas as pd
 
-from cdlib import checkpoint, executors, families, machine, measured, names, properties, recipes, stages, store, writing
-from cdlib.errors import Refused
+from cdlib import cache, checkpoint, executors, machine, measured, names, properties, recipes, stages, store, writing
 from cdlib.measured import bits
 from cdlib.params import n_contributors
 from cdlib.plan import Wanted
@@ -36,7 +36,7 @@ def context(run: store.Run, procedure: str) -> dict:
     Raises Refused when the model to start from, or what the property needs, is missing or damaged.
     """
     p, start = run.params, START[procedure]
-    about = families.whole(stages.path(run.folder, start)) if start else None
+    about = cache.get(stages.path(run.folder, start)) if start else None
     for path in [*([stages.path(run.folder, start)] if start else []), *properties.files(run.folder)]:
         run.rests_on(path)
     return {
@@ -53,14 +53,10 @@ def context(run: store.Run, procedure: str) -> dict:
 
 
 def measured_on(run: store.Run) -> str:
-    """The kind of device that the run's coalitions are measured on: this machine's, or that of those it took over (exchange).
-
-    So far it is that of the run's full model, for who looks may sit at another machine.
-    """
-    note = run.folder / "measured" / "device.txt"
-    if run.so_far and not note.is_file():
-        return families.whole(stages.path(run.folder, "full"))["device"].partition(" ")[0].partition(":")[0]
-    return note.read_text() if note.is_file() else machine.device(run["device"]).split(":")[0]
+    """The kind of device that coalitions are measured on: this machine's; with `so_far` that of the run's full model."""
+    if run.so_far:
+        return cache.get(stages.path(run.folder, "full"))["device"].partition(" ")[0].partition(":")[0]
+    return machine.device(run["device"]).split(":")[0]
 
 
 def specifications(run: store.Run, wanted: Wanted) -> list[dict]:
@@ -75,7 +71,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     Returns a frame in the order asked for: key, procedure, seed, members, size, one column for each property,
     train_seconds, sample_seconds. Coalitions that failed are named in a warning and left out. One that lacks what this
     asker keeps of its images (plan.Wanted) is measured again, under the same key; so is one whose files are not what was
-    written: they are set aside, and named in a warning. With `so_far` nothing is measured or moved: what there is, is taken.
+    written, which are named in a warning. With `so_far` nothing is measured: what there is, is taken.
 
     They are handed over in the order of the plan, which is that of their value (complete pairs of a design first), so that
     what is there early is useful early; those that failed come after all others, once more in that order.
@@ -86,10 +82,9 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
     for name in wanted.keeps:  # refused before any work, not in each coalition
         arrays.append(properties.kept_as(name, properties.feature(run.folder, run.params, name).digest))
     keys = [run.measured.key(s) for s in specs]
-    if run.so_far:
-        return _used(run, wanted, keys, run.lack(k for k in keys if not run.measured.intact(k, arrays)))
     todo = {k: s for k, s in dict(zip(keys, specs, strict=True)).items() if not run.measured.ready(k, arrays)}
-    _same_device(run, len(todo))
+    if run.so_far:
+        return _used(run, wanted, keys, set(todo))
     checkpoint.forget(run.folder, set(keys) - set(todo))
     progress, errors = Progress(f"{wanted.purpose}: {wanted.procedure}", len(todo), run.path("progress.json")), {}
     patience = writing.SEEN_SECONDS
@@ -102,7 +97,7 @@ def measure(run: store.Run, wanted: Wanted) -> pd.DataFrame:
                     writing.stop_if_unwritable(error)
                     run.measured.fail(todo[key], error)
                     errors[key] = error
-                elif run.measured.appears(key, patience):
+                elif writing.seen(partial(run.measured.has, key), patience):
                     del todo[key]
                     progress.step()
                 else:
@@ -128,16 +123,6 @@ def _used(run: store.Run, wanted: Wanted, keys: list[str], missing: set[str]) ->
     if wanted.counted:
         run.ask(wanted.purpose, wanted.procedure, len(set(keys)), len(set(kept)))
     return rows(run, kept)
-
-
-def _same_device(run: store.Run, n_todo: int):
-    """Refuse to measure under the name of another device than the one at hand. Raises Refused."""
-    here, wanted = machine.device(run["device"]).split(":")[0], measured_on(run)
-    if n_todo and here != wanted:
-        raise Refused(
-            f"{n_todo} coalitions of run {run.name} are not measured yet, and the others were imported from a machine with "
-            f"device: {wanted}; this is {here}: measure them there and import them (cdlib export, cdlib import)"
-        )
 
 
 def _tasks(run: store.Run, todo: dict, keeps) -> dict[tuple, str]:

@@ -1,30 +1,24 @@
 """Files that are written whole or not at all, on disks that fill up and folders that several machines share.
 
-    .<name>.<place>-<pid>-<random>.tmp    a file that is being written, by that process; it then takes its name by a rename
+    .<name>.<random>.tmp    a file that is being written; it then takes its name by a rename
 
-`place` stands for the machine as it was started and its process ids, so a pid is only looked up where it means something.
+A killed writer leaves such a file, which nothing reads.
 """
 
 import contextlib
 import errno
 import os
-import platform
-import re
 import secrets
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 from cdlib.errors import Unwritable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
-ABANDONED_SECONDS = 3600.0  # no file takes that long to write
 SEEN_SECONDS = 60.0  # a shared folder shows what another machine has written by then
 
 
@@ -48,71 +42,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True):
 
 def beside(path: Path) -> Path:
     """A temporary name for a file or a folder that will take this name: nobody else has it."""
-    return path.with_name(f".{path.name}.{_place()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-
-
-@cache
-def _place() -> str:
-    """This machine since it was started, and its process ids: in two places the same pid is two processes."""
-    told = [platform.node()]
-    with contextlib.suppress(OSError):
-        told = [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
-    return sha256("".join(told).encode()).hexdigest()[:12]
-
-
-def sweep(*folders: Path):
-    """Remove what dead writers have left: of processes of this machine that have ended, and what is an hour old.
-
-    Ages are by the folder's own clock (a file written there now), for the clocks of several machines differ.
-    """
-    for folder in folders:
-        left = [p for p in folder.rglob(".*.tmp") if _writer(p)]
-        now = _now(folder) if left else 0.0
-        for path in left:
-            place, pid = _writer(path)
-            with contextlib.suppress(OSError):  # its writer has just finished, or another has removed it
-                if (place == _place() and not _alive(pid)) or now - path.stat().st_mtime > ABANDONED_SECONDS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _writer(path: Path) -> tuple[str, int] | None:
-    """Place and pid of who writes a temporary file; None when it is none of ours."""
-    found = re.fullmatch(r"\..+\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}\.tmp", path.name)
-    return found and (found[1], int(found[2]))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock that stamps this folder's files; nothing is old where nothing can be written."""
-    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"now")
-        file.flush()
-        return os.fstat(file.fileno()).st_mtime
-    return 0.0
-
-
-def set_aside(folder: Path, why: str, path: Path, *others: Path):
-    """Move a file that is not what was written, and others that belong to it, into a folder; warns, naming it and saying why.
-
-    There they have a number after their names. Those that are missing stay so.
-    """
-    n = next(n for n in range(1, 10**6) if not any((folder / f"{p.stem}.{n}{p.suffix}").exists() for p in (path, *others)))
-    with unwritable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in (path, *others):
-            with contextlib.suppress(FileNotFoundError):  # missing, or another has done it
-                os.rename(file, folder / f"{file.stem}.{n}{file.suffix}")
-    kept = folder / f"{path.stem}.{n}{path.suffix}"
-    warnings.warn(f"{path}: {why}; {f'set aside as {kept}, and ' if kept.exists() else ''}made again", stacklevel=3)
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 @contextlib.contextmanager

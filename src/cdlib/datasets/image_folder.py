@@ -12,7 +12,6 @@ sizes and times of change.
 T  images        S  side_px
 """
 
-import contextlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -20,10 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import PIL
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from cdlib import measured, paths
+from cdlib import cache, measured, paths
 from cdlib.datasets import files, owners
 from cdlib.errors import Refused
 
@@ -160,11 +158,14 @@ def _checked(params: dict) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     names, side = list(owner), params["side_px"]
     made_from = [VERSION, PIL.__version__, side, names, paths.stamp(root)]
     kept = paths.runs() / ".images" / f"{measured.digest(measured.canonical(made_from))[:32]}.safetensors"
-    found = _kept(kept)
-    images, remarks = found or files.images(root, names, side, "images", REDUCED)
+    found = cache.find(kept)
+    if found:
+        images, remarks = (load_arrays(kept.read_bytes())[name] for name in ("images", "remarks"))
+    else:
+        images, remarks = files.images(root, names, side, "images", REDUCED)
     _not_shared(images, owner, f"images: {root}")
-    if found is None:
-        measured.write_bytes(kept, measured.save_arrays({"images": images, "remarks": remarks}))
+    if not found:
+        cache.put(kept, measured.save_arrays({"images": images, "remarks": remarks}), {})
     return images, remarks, owner
 
 
@@ -180,11 +181,3 @@ def _not_shared(images: np.ndarray, owner: dict[str, str], where: str):
         raise Refused(
             f"{where}: the same image of two contributors ({side} pixels a side), {files.some(pairs)}: leave one of each"
         )
-
-
-def _kept(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images that were kept, and their remarks; None when there are none, or they are not whole."""
-    with contextlib.suppress(FileNotFoundError, SafetensorError):
-        kept = load_arrays(file.read_bytes())
-        return kept["images"], kept["remarks"]
-    return None

@@ -14,12 +14,10 @@ and `save` / `load` of this module. One more family is one more module and one l
 imported where a model is made: who only asks for names and files starts in a second.
 """
 
-import hashlib
-import json
 from importlib import import_module
 from pathlib import Path
 
-from cdlib import measured, pretrained
+from cdlib import cache
 from cdlib.errors import Refused
 from cdlib.families.presets import PRESETS
 
@@ -63,38 +61,13 @@ def save(model, path: Path, about: dict, raw: dict | None = None) -> dict:
 
     raw    weights behind the average (train.Trained.raw), kept so that the average can be continued
 
-    Writes `path` and `path` with suffix .json, last, whose digest tells old words beside new weights; returns what it holds.
+    Writes `path` and `path` with suffix .json (module cache); returns what the latter holds.
     """
     from safetensors.torch import save as save_tensors
 
     tensors = model.state() | {f"raw.{name}": tensor for name, tensor in (raw or {}).items()}
     data = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
-    state = {
-        "config": model.config,
-        "digest": hashlib.sha256(data).hexdigest(),
-        "parameters": model.n_parameters(),
-        **about,
-    }
-    measured.write_bytes(path, data)
-    measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
-    return state
-
-
-def about(path: Path) -> dict | None:
-    """What stands beside a saved model, or None when it was not saved to its end."""
-    try:
-        state = json.loads(path.with_suffix(".json").read_bytes()) if path.is_file() else None
-    except (FileNotFoundError, ValueError):
-        return None
-    return state if isinstance(state, dict) and "digest" in state else None
-
-
-def whole(path: Path) -> dict:
-    """What stands beside a saved model. Raises Refused when it, or its weights, are not those that were saved."""
-    state = about(path)
-    if not state or pretrained.digest(path) != state["digest"]:
-        raise Refused(f"{path}: missing or changed since it was saved; run the notebook that makes it: 02_train or 03_prune")
-    return state
+    return cache.put(path, data, {"config": model.config, "parameters": model.n_parameters(), **about})
 
 
 def load(path: Path, device: str = "cpu", frozen: Path | None = None):
@@ -122,7 +95,7 @@ def _restore(path: Path, device: str, frozen: Path | None):
     """The model, its raw weights (empty without an average), and what stands beside it."""
     from safetensors.torch import load as load_tensors
 
-    state = whole(path)
+    state = cache.get(path)
     tensors = load_tensors(path.read_bytes())
     raw = {name.removeprefix("raw."): tensors.pop(name) for name in list(tensors) if name.startswith("raw.")}
     return restore(state["config"], tensors, device, frozen), raw, state

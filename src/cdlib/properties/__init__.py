@@ -14,14 +14,12 @@ module and its name in names.FEATURES, with what it can be computed from (module
 A run has its property, which its tables and figures are about, and may have others (`also`) of the same images.
 """
 
-import json
 from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 
-from cdlib import measured, names
-from cdlib.errors import Refused
+from cdlib import names
 
 # Features that a run trains itself: where they are.
 TRAINED = {
@@ -60,25 +58,6 @@ def settings(folder: Path, params: dict) -> dict:
 def kept_as(name: str, digest: str) -> str:
     """Under which name a feature of all images is kept with a measured coalition; other weights give another name."""
     return f"embedding/{name}/{digest[:16]}"
-
-
-def keep(path: Path, data: bytes, state: dict) -> dict:
-    """Keep what a property needs: the data, and beside them (json) what they are, with their digest; returns the latter."""
-    state = state | {"digest": measured.digest(data)}
-    measured.write_bytes(path, data)
-    measured.write_bytes(path.with_suffix(".json"), json.dumps(state, indent=1).encode())
-    return state
-
-
-def kept(path: Path, origin: dict | None = None) -> dict:
-    """What stands beside kept data. Raises Refused when they are not those that were kept, or have another origin."""
-    try:
-        state = json.loads(path.with_suffix(".json").read_bytes())
-        if measured.digest(path.read_bytes()) == state["digest"] and (origin is None or state["origin"] == origin):
-            return state
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    raise Refused(f"{path}: missing, changed, or made for something else; run the notebook that makes it again: 02_train")
 
 
 def feature(folder: Path, params: dict, name: str | None = None):

@@ -6,15 +6,13 @@ Torch is imported where the network is used: who only asks which classifier it i
     K  classes
 """
 
-import contextlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from cdlib import measured, properties, seeds
+from cdlib import cache, measured, seeds
 from cdlib.datasets.digits import images_and_classes
-from cdlib.errors import Refused
 from cdlib.features import Feature
 from cdlib.machine import one_thread
 
@@ -56,8 +54,8 @@ def prepare(folder: Path, params: dict) -> dict:
     from safetensors.torch import save
 
     path = folder / "models" / "classifier.safetensors"
-    with contextlib.suppress(Refused):
-        return about(folder)
+    if found := cache.find(path):
+        return found
     images, classes = images_and_classes()
     order = seeds.generator(0, "classifier split").permutation(len(images))
     held, used = np.split(order, [int(HELD_OUT * len(order))])
@@ -68,7 +66,7 @@ def prepare(folder: Path, params: dict) -> dict:
         accuracy = float((probabilities(net, images[held]).argmax(1) == classes[held]).mean())
     if accuracy < LEAST_ACCURACY:
         raise RuntimeError(f"the classifier's held-out accuracy is {accuracy:.3f}, below {LEAST_ACCURACY}")
-    return properties.keep(path, save(net.state_dict()), {"accuracy": accuracy, "n_held_out": len(held)})
+    return cache.put(path, save(net.state_dict()), {"accuracy": accuracy, "n_held_out": len(held)})
 
 
 def fit(net, x, y):
@@ -88,7 +86,7 @@ def fit(net, x, y):
 
 def about(folder: Path) -> dict:
     """accuracy, n_held_out and digest of the kept classifier. Raises Refused when it is not the one that was kept."""
-    return properties.kept(folder / "models" / "classifier.safetensors")
+    return cache.get(folder / "models" / "classifier.safetensors")
 
 
 @lru_cache(maxsize=2)

@@ -5,15 +5,13 @@ H = - sum_k p_k ln p_k, from 0 to ln K; higher is more diverse. Source: section 
     n  images        K  clusters        D  length of an embedding        R  reference images
 """
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load as load_arrays
 from scipy.cluster import hierarchy
 
-from cdlib import measured, properties
-from cdlib.errors import Refused
+from cdlib import cache, measured, properties
 
 
 def entropy(cluster: np.ndarray) -> float:
@@ -55,8 +53,8 @@ def prepare(folder: Path, params: dict) -> dict:
 
     path = _path(folder)
     origin = _origin(folder, params)
-    with contextlib.suppress(Refused):
-        return about(folder, params)
+    if found := cache.find(path, origin):
+        return found
     with machine.one_thread():
         model = stages.load(folder, params, "full")
         images = sample.draw(model, params["n_reference"], params["sampling_steps"], params["sample_batch"], params["precision"])
@@ -64,7 +62,7 @@ def prepare(folder: Path, params: dict) -> dict:
     cluster = ward(reference, params["n_clusters"])
     data = measured.save_arrays({"embeddings": reference, "cluster": cluster.astype(np.int64)})
     shown = {"clusters": len(np.unique(cluster)), "sizes": np.bincount(cluster).tolist(), "entropy": entropy(cluster)}
-    state = properties.keep(path, data, {"origin": origin, **shown})
+    state = cache.put(path, data, {"origin": origin, **shown})
     del model
     machine.empty_cache()
     return state
@@ -72,7 +70,7 @@ def prepare(folder: Path, params: dict) -> dict:
 
 def about(folder: Path, params: dict) -> dict:
     """What stands beside the kept clusters. Raises Refused when they are not those of this full model and these parameters."""
-    return properties.kept(_path(folder), _origin(folder, params))
+    return cache.get(_path(folder), _origin(folder, params))
 
 
 def _path(folder: Path) -> Path:
@@ -81,10 +79,10 @@ def _path(folder: Path) -> Path:
 
 def _origin(folder: Path, params: dict) -> dict:
     """What the clusters come from."""
-    from cdlib import families, stages
+    from cdlib import stages
 
     names = ("n_clusters", "n_reference", "sampling_steps", "precision")
-    full = families.whole(stages.path(folder, "full"))["digest"]
+    full = cache.get(stages.path(folder, "full"))["digest"]
     return {"full": full, "feature": properties.feature(folder, params).digest} | {n: params[n] for n in names}
 
 

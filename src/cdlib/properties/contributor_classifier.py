@@ -6,7 +6,6 @@ there are. As the classifier of digits, it learns to call noise nobody's.
     n  images        N  contributors
 """
 
-import contextlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from scipy import stats
 from torch import nn
 
-from cdlib import measured, properties, seeds, stages
+from cdlib import cache, measured, seeds, stages
 from cdlib.errors import Refused
 from cdlib.features import Feature
 from cdlib.machine import one_thread
@@ -55,8 +54,8 @@ def prepare(folder: Path, params: dict) -> dict:
     """
     data = stages.dataset(params)
     origin = {"dataset": data.digest()}
-    with contextlib.suppress(Refused):
-        return properties.kept(_path(folder), origin)
+    if found := cache.find(_path(folder), origin):
+        return found
     table = data.contributors.sort_values("image")
     images, who = data.images[table.image], table.contributor.astype("category").cat.codes.to_numpy().astype(int)
     held = _held_out(who)
@@ -73,7 +72,7 @@ def prepare(folder: Path, params: dict) -> dict:
             "no better than chance: the contributors' images are too alike, or too few, for this score; choose another property"
         )
     state = {"origin": origin, "accuracy": right / int(held.sum()), "n_held_out": int(held.sum())}
-    return properties.keep(_path(folder), save_tensors(net.state_dict()), state | {"n_contributors": int(n), "colours": colours})
+    return cache.put(_path(folder), save_tensors(net.state_dict()), state | {"n_contributors": int(n), "colours": colours})
 
 
 def _held_out(who: np.ndarray) -> np.ndarray:
@@ -94,7 +93,7 @@ def _load(path: Path, digest: str, colours: int, n_contributors: int) -> nn.Sequ
 
 def feature(folder: Path) -> Feature:
     """p(y|x) by the kept classifier: uint8 [n, C, H, W] -> float32 [n, N]. Raises Refused when it is not there."""
-    about = properties.kept(_path(folder))
+    about = cache.get(_path(folder))
 
     def run(images):
         net = _load(_path(folder), about["digest"], about["colours"], about["n_contributors"])

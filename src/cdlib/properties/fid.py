@@ -5,14 +5,12 @@ Lower is better, so a contributor's credit is how far they lower it. Source: Heu
     n  images        T  training images        D  length of an embedding
 """
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load as load_arrays
 
-from cdlib import fid, measured, properties
-from cdlib.errors import Refused
+from cdlib import cache, fid, measured, properties
 
 DISTANCE = fid.fid
 
@@ -23,11 +21,11 @@ def prepare(folder: Path, params: dict) -> dict:
 
     data, feature = stages.dataset(params), properties.feature(folder, params)
     origin = {"dataset": data.digest(), "feature": feature.digest}
-    with contextlib.suppress(Refused):
-        return properties.kept(_path(folder, params), origin)
+    if found := cache.find(_path(folder, params), origin):
+        return found
     embedding = feature(data.images[np.unique(data.contributors.image)])
     state = {"origin": origin, "n_images": len(embedding), "length": embedding.shape[1]}
-    return properties.keep(_path(folder, params), measured.save_arrays({"embedding": embedding}), state)
+    return cache.put(_path(folder, params), measured.save_arrays({"embedding": embedding}), state)
 
 
 def _path(folder: Path, params: dict) -> Path:
@@ -37,7 +35,7 @@ def _path(folder: Path, params: dict) -> Path:
 def settings(folder: Path, params: dict) -> dict:
     """The training images' embedding, and what makes it."""
     return {
-        "reference": properties.kept(_path(folder, params))["digest"],
+        "reference": cache.get(_path(folder, params))["digest"],
         "feature": properties.feature(folder, params).digest,
     }
 
