@@ -72,12 +72,12 @@ def test_every_pretrained_part_that_a_run_takes_is_looked_for_before_it_starts(r
     ("make", "name", "stage", "lr"), [(stages.full, "full", "train", 1e-9), (stages.sparse, "sparse", "prune", 1.0)]
 )
 def test_a_model_that_learned_nothing_stops_the_run_in_one_line_and_is_not_kept(run, make, name, stage, lr):
-    before = families.about(stages.path(run.folder, name))
+    before = cache.get(stages.path(run.folder, name))
     idle = store.Run("02_train", run.params | {f"{stage}_steps": 40, f"{stage}_lr": lr, "checkpoint_minutes": 1e-9})
     told = rf"^{name} model: the loss ends at [\d.]+ \(mean of .*\), .* or take more steps \({stage}_lr, {stage}_steps\)$"
     with pytest.raises(Refused, match=told):
         make(idle)
-    assert families.about(stages.path(run.folder, name)) == before
+    assert cache.get(stages.path(run.folder, name)) == before
     assert not list(run.folder.glob("models/unfinished/*"))
 
 
