@@ -37,6 +37,7 @@ ROOMS = {
     + ["ranks", "shares"],
     "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
+        "lettering",
         "style",
         "tables",
         "figures",

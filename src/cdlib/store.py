@@ -23,6 +23,8 @@ from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, write_bytes
 from cdlib.versions import versions
 
+pd.options.display.html.use_mathjax = False  # a name with dollars in it is no formula
+
 # Contributors may be called 007, NA or None.
 AS_WRITTEN = {"dtype": {"contributor": str, "members": str}, "keep_default_na": False, "na_values": [""]}
 
