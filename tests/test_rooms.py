@@ -38,6 +38,7 @@ ROOMS = {
     + ["ranks", "shares"],
     "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
+        "lettering",
         "style",
         "tables",
         "figures",

@@ -17,6 +17,7 @@ from nbformat.reader import NotJSONError
 from PIL import Image
 
 from cdlib import done, paths, provenance
+from cdlib.lettering import number
 from cdlib.progress import duration
 
 OFFLINE = """{% extends 'lab/index.html.j2' %}
@@ -79,7 +80,7 @@ def _write(path, template, **values):
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    pages.filters["duration"] = duration
+    pages.filters |= {"duration": duration, "number": number}
     path.write_text(pages.get_template(template).render(values), encoding="utf-8", newline="\n")
     return path
 
@@ -111,9 +112,10 @@ def _figure(path):
     with Image.open(path) as image:
         data = io.BytesIO()
         image.save(data, "WEBP", lossless=True, method=6)
-        title, size_px = image.info.get("Title", ""), [side // 2 for side in image.size]  # saved at twice a screen's resolution
+        title, _, rest = image.info.get("Title", "").partition(". ")
+        size_px = [side // 2 for side in image.size]  # saved at twice a screen's resolution
     source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return _shown(path, title, "pdf", "png", "csv") | {"source": source, "width": size_px[0], "height": size_px[1]}
+    return _shown(path, title, "pdf", "png", "csv") | {"rest": rest, "source": source, "width": size_px[0], "height": size_px[1]}
 
 
 def _shown(path, title, *kinds):
