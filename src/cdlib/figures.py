@@ -16,7 +16,6 @@ from cdlib.errors import Missing
 from cdlib.names import LOWER
 
 from .lettering import names
-from .pictures import generated, images, top_contributors
 from .style import (
     CEILING,
     GREY,
@@ -29,28 +28,11 @@ from .style import (
     colour,
     hollow,
     in_order,
-    save,
     spoken,
     styled,
     unit,
 )
 from .tables import table_1, table_2
-
-__all__ = [
-    "budget",
-    "by_coalitions",
-    "counterfactual",
-    "credit",
-    "credit_by_property",
-    "curve",
-    "fidelity",
-    "generated",
-    "images",
-    "methods_by_lds",
-    "save",
-    "sizes",
-    "top_contributors",
-]
 
 
 @styled
