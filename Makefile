@@ -31,7 +31,7 @@ lab: $(READY)  ## JupyterLab, to step through the notebooks
 	$(BIN)/jupyter lab
 
 test: $(READY)  ## the tests that need neither minutes nor a GPU, or some: make test TESTS=tests/test_run.py
-	$(BIN)/pytest -q -m "not slow and not gpu" $(TESTS)
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow and not gpu" $(TESTS)
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/pytest -q -m slow

@@ -96,7 +96,7 @@ def test_the_citation_is_the_paper():
         ("smoke", "cdlib run params/smoke.yaml"),
         ("run", "cdlib run $(PARAMS)"),
         ("lab", "jupyter lab"),
-        ("test", 'pytest -q -m "not slow and not gpu"'),
+        ("test", 'pytest -q -n auto --dist loadfile -m "not slow and not gpu"'),
         ("slow", "pytest -q -m slow"),
         ("lint", "ruff format --check"),
         ("format", "nbstripout"),
