@@ -1,9 +1,11 @@
 # The environment lives in .venv and is made from requirements.lock; nothing is installed outside it.
-# Only Python 3.11, make and git are needed.
+# Only make, git and a Python from 3.11 to 3.14 are needed: the newest that can make an environment, or make PYTHON=...
 
-PYTHON ?= python3.11
-BIN := .venv/bin
-READY := .venv/.ready
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import ensurepip' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 NOISE := metadata.papermill cell.metadata.papermill cell.metadata.editable cell.metadata.slideshow
 
 # Every notebook starts Pythons of its own: what they import is compiled once and kept.
@@ -28,8 +30,8 @@ run: $(READY)  ## any run: make run PARAMS=params/digits_full.yaml
 lab: $(READY)  ## JupyterLab, to step through the notebooks
 	$(BIN)/jupyter lab
 
-test: $(READY)  ## the tests that need neither minutes nor a GPU
-	$(BIN)/pytest -q -m "not slow and not gpu"
+test: $(READY)  ## the tests that need neither minutes nor a GPU, or some: make test TESTS=tests/test_run.py
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow and not gpu" $(TESTS)
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/pytest -q -m slow
@@ -49,8 +51,9 @@ lock: $(READY)  ## requirements.lock from pyproject.toml
 
 # Made anew when it was never finished, brought up to date when the lock or the project has changed.
 $(READY): requirements.lock pyproject.toml
-	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 is needed; say where it is: make PYTHON=..." >&2; exit 2; }
-	@test -f $@ || $(PYTHON) -m venv --clear .venv
+	@"$(PYTHON)" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || \
+		{ echo "Python 3.11 to 3.14 with venv is needed; say where it is: make PYTHON=..." >&2; exit 2; }
+	@test -f $@ || "$(PYTHON)" -m venv --clear $(VENV)
 	@rm -f $@
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock -e .

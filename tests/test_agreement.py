@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cdlib import agreement, figures
+from cdlib import agreement, style
 
 CREDITS = {
     "TRAK": [3.0, 1.0, 2.0, 0.0, 5.0, 4.0],
@@ -55,7 +55,7 @@ def test_the_heat_map_says_each_correlation_and_is_the_same_twice(attributions, 
     shown = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(shown) == 16 and shown[1, 1] == "100" and shown[2, 0] == "-" and shown[3, 1] == "100"
     assert [label.get_text() for label in axes.get_yticklabels()][1] == "TRAK  2"
-    files = [figures.save(agreement.rank_correlation(attributions), tmp_path / str(k), "agreement") for k in range(2)]
+    files = [style.save(agreement.rank_correlation(attributions), tmp_path / str(k), "agreement") for k in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -1,8 +1,9 @@
 """Before a run: what it will be, for the paper's settings too, without data, GPU or network."""
 
+import pandas as pd
 import pytest
 
-from cdlib import __main__, params, paths
+from cdlib import __main__, bench, params, paths, plan
 
 PAPERS = {
     "cifar20": ("contributors      20", "images            10,000", "35,746,307 -> 19,851,157 pruned", "estimated work    2,"),
@@ -65,6 +66,15 @@ def test_a_released_file_differs_from_the_papers_where_it_says_so():
     }
     warm_up = {"prune_warmup_steps", "finetune_warmup_steps", "finetune_lr"}
     assert differing("artbench") == {*warm_up, "precision", "damping", "similarity_max", "n_counterfactual_seeds"}
+
+
+def test_models_that_are_not_trained_are_priced_by_their_images(tiny):
+    tiny |= {"n_images": 10, "sampling_steps": 4, "n_empty_seeds": 50}
+    each = pd.DataFrame({"train": {"full": 1e3, "sparse": 1e3}, "sample": {"full": 1.0, "sparse": 0.5}})
+    assert bench.by_procedure(tiny, each, 80)["untrained"] == 40
+    assert plan.n_planned(tiny)["untrained"] == 50 + 1  # and what unlearning nobody leaves
+    more = [bench.total(tiny | {"n_empty_seeds": n, "executor": "serial"}, each, 0, 80) for n in (50, 60)]
+    assert more[1] - more[0] == 10 * 40
 
 
 def test_bench_prints_steps_and_images_of_both_models(capsys, scratch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdlib import cells, figures, names, new, params, paths, store
+from cdlib import cells, names, new, paper, params, paths, store
 
 N, EACH = 6, 4
 OWN = "mine_for_every_property:bright"
@@ -43,7 +43,7 @@ def run_notebooks(values):
 
 @pytest.mark.parametrize(("first", "further"), [*zip(EVERY, [*EVERY[1:], EVERY[0]], strict=True)])
 def test_every_property_runs_all_notebooks_as_the_first_and_as_a_further_one(images, monkeypatch, first, further):
-    monkeypatch.setattr(figures, "save", lambda drawing, folder, name: None)  # drawn, and not written: that takes the time
+    monkeypatch.setattr(paper, "save", lambda drawing, folder, name: None)  # drawn, and not written: that takes the time
     where = {"images": str(images), "contributors_csv": ""}
     chosen = new.choices("tiny", where, N, N * EACH, new._wished([first, further]), 16)
     values = params.check({key: value for key, (value, _) in chosen.items()} | SMALL, "tiny")

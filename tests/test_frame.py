@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -67,7 +68,11 @@ def test_the_lock_has_every_dependency():
 def test_conda_installs_the_lock():
     environment = read("environment.yml")
     assert environment["name"] == PROJECT["name"]
-    assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r requirements.lock", "-e ."]}]
+    assert environment["dependencies"] == [
+        f"python{PROJECT['requires-python']}",
+        "pip",
+        {"pip": ["-r requirements.lock", "-e ."]},
+    ]
 
 
 def test_the_version_is_the_same_everywhere():
@@ -91,7 +96,7 @@ def test_the_citation_is_the_paper():
         ("smoke", "cdlib run params/smoke.yaml"),
         ("run", "cdlib run $(PARAMS)"),
         ("lab", "jupyter lab"),
-        ("test", 'pytest -q -m "not slow and not gpu"'),
+        ("test", 'pytest -q -n auto --dist loadfile -m "not slow and not gpu"'),
         ("slow", "pytest -q -m slow"),
         ("lint", "ruff format --check"),
         ("format", "nbstripout"),
@@ -112,10 +117,51 @@ def test_the_readme_links_to_files_that_exist(link):
     assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
 
 
-def test_the_gate_runs_the_tests():
-    gate = ROOT / ".ci" / "run"
+def commands(folder, **scripts):
+    """The environment of a process that finds these shell scripts before any other command."""
+    folder.mkdir()
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PYENV_ROOT": str(folder / "none"), "MAKEFLAGS": ""}
+
+
+def made(tmp_path, *words, **pythons):
+    """make in a copy of what it reads, where these Pythons are found: says how it ended."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    env = commands(tmp_path / "bin", **{f"python3.{minor}": pythons.get(f"on_{minor}", "exit 127") for minor in range(11, 15)})
+    env.pop("PYTHON", None)
+    return subprocess.run(["make", *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+
+
+def test_make_takes_the_newest_python_that_works(tmp_path):
+    """A shim of pyenv ends in "command not found", and Debian's Python in an error where python3-venv is not installed."""
+    ask = ["-s", "--eval=which: ; @echo $(PYTHON)", "which"]
+    assert made(tmp_path, *ask, on_13="exit 1", on_12="exit 0", on_11="exit 0").stdout == "python3.12\n"
+
+
+@pytest.mark.parametrize("words", [[], ["PYTHON=python3.10"], [f"PYTHON={os.devnull}"]])
+def test_make_says_which_python_it_needs(words, tmp_path):
+    done = made(tmp_path, ".venv/.ready", *words)
+    assert done.returncode == 2 and done.stderr.startswith(
+        "Python 3.11 to 3.14 with venv is needed; say where it is: make PYTHON="
+    )
+
+
+@pytest.mark.parametrize(("fails", "status"), [("nothing", 0), ("python3.13", 7), ("python3.11", 7)])
+def test_the_gate_tests_on_two_pythons_and_fails_with_either(fails, status, tmp_path):
+    gate, here = ROOT / ".ci" / "run", tmp_path / ".ci" / "run"
     assert os.access(gate, os.X_OK)
-    assert gate.read_text().rstrip().endswith("make --no-print-directory test")
+    here.parent.mkdir()
+    here.write_bytes(gate.read_bytes())
+    pythons = {f"python3.{minor}": f"echo python3.{minor}" for minor in (11, 13)}
+    env = commands(tmp_path / "bin", make=f'echo "$@"; case "$*" in *{fails}*) exit 7;; esac', **pythons)
+    done = subprocess.run(["bash", here], env=env, capture_output=True, text=True)
+    part, whole = done.stdout.splitlines()
+    assert "VENV=.venv-3.13" in part and all((ROOT / file).is_file() for file in re.findall(r"tests/\S+", part))
+    assert whole == "--no-print-directory test PYTHON=python3.11"
+    assert done.returncode == status
 
 
 def test_hooks_need_no_network():

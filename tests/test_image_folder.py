@@ -287,9 +287,19 @@ def same(a, b):
     return np.array_equal(a.images, b.images) and a.contributors.equals(b.contributors)
 
 
+class Listed(list):
+    """Entries of a folder as os.scandir gives them: closed by a `with`."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 def test_ids_do_not_depend_on_the_order_in_which_the_system_lists_files(given, monkeypatch):
     before, scandir = datasets.load(given), os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: sorted(scandir(path), key=lambda e: e.name, reverse=True))
+    monkeypatch.setattr(os, "scandir", lambda path: Listed(sorted(scandir(path), key=lambda e: e.name, reverse=True)))
     assert same(datasets.load(given), before)
 
 

@@ -102,7 +102,7 @@ def found_by_traker(model, timesteps, train, queries, slope, folder, damping):
     return np.array(traker.finalize_scores("queries"))
 
 
-@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # of traker's docstrings, when compiled
+@pytest.mark.filterwarnings("ignore:.*invalid escape sequence")  # of traker's docstrings, when compiled
 def test_trak_is_what_traker_finds_up_to_its_scale(one_thread, tmp_path):
     """traker divides gradients by sqrt(P), G^-1 by its mean absolute entry, and multiplies by the slope of loss by output."""
     model, timesteps = families.new(TINY, 0), [100, 600]

@@ -237,7 +237,7 @@ def test_a_change_on_the_command_line_comes_last(file):
 
 
 def test_only_plain_names_of_a_notebook_are_parameters():
-    namespace = {"n_images": 3, "alphas": [0.5], "_i1": "text", "In": ["text"], "Out": {}, "np": pytest}
+    namespace = {"n_images": 3, "alphas": [0.5], "_i1": "text", "np": pytest}
     assert cells.given(namespace) == {"n_images": 3, "alphas": [0.5]}
 
 
@@ -253,6 +253,12 @@ def test_what_is_switched_off_is_not_planned(changes, fewer, scratch):
     with_it, without = (plan.n_planned(params.check({"shown_fractions": [0.1, 0.4]} | c, "mine")) for c in ({}, changes))
     assert with_it.sum() - without.sum() == fewer
     assert (without > 0).all()
+
+
+def test_in_a_kernel_only_what_the_parameters_cell_and_papermill_set_are_parameters():
+    ran = ["", "n_images: int = 3\ntypo = 1", "# Parameters\nn_images = 4\nother = 5\n", "half = ", "mine = 6"]
+    namespace = {"DEBUG_LEVEL": 3, "n_images": 4, "typo": 1, "other": 5, "mine": 6, "In": ran, "Out": {}}
+    assert cells.given(namespace, {"n_images": 3}) == {"n_images": 4, "typo": 1, "other": 5}
 
 
 def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from cdlib import cache, figures, params, paths, plan, provenance, store, tables
+from cdlib import cache, figures, params, paths, plan, provenance, store, style, tables
 from cdlib.report import index, report
 
 VALUES = params.check({"name": "tiny", "n_subsets": 60}, "tiny")
@@ -52,7 +52,7 @@ def draw(run, *names):
         if name.startswith("table"):
             tables.write(tables.table_2(runtime), run.figures, name, f"Caption of {name}. More of it.")
         else:
-            figures.save(figures.sizes(np.eye(9) > 0), run.figures, name)
+            style.save(figures.sizes(np.eye(9) > 0), run.figures, name)
 
 
 def execute(run, name, *outputs):

@@ -39,6 +39,7 @@ ROOMS = {
     + ["ranks", "shares"],
     "judge": ["lds", "counterfactual", "examples", "fidelity", "unlearning"],
     "show": [
+        "lettering",
         "style",
         "tables",
         "figures",

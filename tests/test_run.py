@@ -121,8 +121,12 @@ def test_report_is_one_page_with_every_table_and_figure(smoke):
     assert page.count("data:image/webp") >= 3 and "Table 4" in page
 
 
-def test_plain_papermill_runs_a_notebook_and_refuses_an_unknown_name(smoke, tmp_path):
+def test_plain_papermill_runs_a_notebook_beside_a_startup_file_and_refuses_an_unknown_name(smoke, tmp_path):
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "00-mine.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("DEBUG_LEVEL = 3\n")
     env = os.environ | {"CDLIB_RUNS": str(smoke / "runs"), "CDLIB_FIGURES": str(smoke / "figures")}
+    env["IPYTHONDIR"] = str(tmp_path / "ipython")
     command = [sys.executable, "-m", "papermill", str(paths.notebook("08_figures")), str(tmp_path / "out.ipynb")]
     command += ["-f", str(ROOT / "params" / "smoke.yaml"), "--no-progress-bar"]
     assert subprocess.run(command, env=env, cwd=ROOT, capture_output=True).returncode == 0

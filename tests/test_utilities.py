@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from cdlib import __main__, coalition, families, plan, properties, stages, store, unlearn, utilities
+from cdlib import __main__, coalition, families, plan, progress, properties, stages, store, unlearn, utilities
 from cdlib.plan import Wanted
 from cdlib.properties import inception_score
 from cdlib.train import NotFinite
@@ -335,6 +335,32 @@ def test_status_names_a_truncated_record_and_changes_nothing(run, capsys, tmp_pa
     assert f"damaged: {path}: changed since it was written; run the notebook that makes it again" in told
     assert "1 files in" in told and "notes.txt" in told
     assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
+
+
+def status(run, capsys, tmp_path):
+    """The lines of `cdlib status` on how long it takes, by their first words."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(run.params))
+    assert __main__.main(["status", str(tmp_path / "tiny.yaml")]) == 0
+    return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith(("by proc", "time left")))
+
+
+def pretend(run, asked, seconds):
+    """Records of coalitions that took so long."""
+    for spec in utilities.specifications(run, asked):
+        run.measured.write(spec, {"inception_score": 1.0}, {}, seconds - 1, 1)
+
+
+def test_models_of_nobody_are_no_retrainings_in_the_rate(run, capsys, tmp_path):
+    run = changed(run, n_full_seeds=2, n_empty_seeds=3, workers=1, executor="processes")
+    everybody, nobody = plan.ends(run.params)
+    assert status(run, capsys, tmp_path)["time left"].startswith("not known yet: none of retrain, untrained, ")
+    pretend(run, nobody, 2)
+    assert status(run, capsys, tmp_path)["time left"].startswith("not known yet: none of retrain, sparse_finetune, ")
+    pretend(run, everybody, 100)
+    told = status(run, capsys, tmp_path)
+    assert told["by procedure"] == "retrain 36 an hour, untrained 1,800 an hour"
+    missing = plan.n_planned(run.params | {"compared": []})["retrain"] - len(everybody)
+    assert told["time left"].startswith(f"more than {progress.duration(100 * missing + 2)}: none of sparse_finetune, ")
 
 
 @pytest.mark.parametrize("name", ["full", "sparse"])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .contributors import span
+from .lettering import names, width_in
 from .params import share
 from .pictures import bare, mosaic
 from .style import Drawing, colour, styled
@@ -48,7 +49,10 @@ def image_entropy(credits, training, reported=None):
     reported   what the paper reports for this run (reported.of): method, value; said under the figure
     """
     frame = entropies(credits, training)
-    figure = Drawing(frame, 2.6)
+    size = 7.5 if len(frame) < 30 else 6
+    labels = names(frame["contributor"], 1.2, size) if len(frame) <= 60 else {}
+    longest_in = max((width_in(label, size) for label in labels.values()), default=0)
+    figure = Drawing(frame, 2.6 + max(0, longest_in - 0.2), labels=labels)
     axes, n_top = figure.subplots(), int(frame["top"].sum())
     ours = colour(credits["method"].iloc[0])
     axes.bar(frame.index, frame["entropy"], 0.75, color=np.where(frame["top"], ours, "#BBBBBB"))
@@ -59,12 +63,11 @@ def image_entropy(credits, training, reported=None):
         axes.hlines(mean, ends[0] - 0.5, ends[1] + 0.5, color="k", linestyle=dashes, linewidth=1, label=label)
     axes.axvline(n_top - 0.5, color=FRAME, linewidth=1.2)
     axes.grid(False, axis="x")
-    named = len(frame) <= 60
     axes.set_xticks(
-        frame.index if named else [],
-        frame["contributor"] if named else [],
-        rotation=90 if _long(frame) else 0,
-        fontsize=7.5 if len(frame) < 30 else 6,
+        frame.index if labels else [],
+        [labels[name] for name in frame["contributor"] if labels],
+        rotation=90 if any(len(label) > 3 for label in labels.values()) else 0,
+        fontsize=size,
     )
     axes.set(xlabel=f"Contributors, most credit first (n = {len(frame)})", ylabel="Entropy of an image (nats)")
     axes.set(xlim=(-0.7, len(frame) - 0.3), ylim=(0, None))
@@ -90,7 +93,8 @@ def clusters(credits, training, examples, n_shown=4, k=5):
     counts = marked.groupby(["cluster", "top"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=[False, True], fill_value=0).set_axis(["n_others", "n_top"], axis=1)
     frame = counts.assign(n_images=counts.sum(axis=1)).sort_values("n_images", ascending=False, kind="stable").reset_index()
-    figure = Drawing(frame, 2.9)
+    labels = names(order, 1.4)
+    figure = Drawing(frame, 2.9, labels={name: labels[name] for name in order[:n_shown]})
     grid = figure.add_gridspec(n_shown, 2, width_ratios=[3, 2])
     axes, ours = figure.add_subplot(grid[:, 0]), colour(credits["method"].iloc[0])
     axes.bar(frame.index, frame["n_top"], 0.75, color=ours, label=f"top 20 % of contributors (n = {n_top})")
@@ -103,7 +107,7 @@ def clusters(credits, training, examples, n_shown=4, k=5):
     figure.legend(loc="outside upper left", ncols=2)
     for place, name in enumerate(order[:n_shown]):
         panel = bare(figure.add_subplot(grid[place, 1]), mosaic(examples[name][:k]))
-        panel.set_title(f"{place + 1}. {name}", fontsize=7.5)
+        panel.set_title(f"{place + 1}. {labels[name]}", fontsize=7.5)
     figure.note(
         f"Red: clusters with images of the top 20 % by {credits['method'].iloc[0]}. Right: the top {n_shown} contributors. "
         "Clusters: those of the full model's images."
@@ -115,7 +119,3 @@ def _as_reported(rows):
     if rows is None or rows.empty:
         return ""
     return " The paper reports " + ", ".join(f"{row.value:g} ({row.method})" for row in rows.itertuples()) + "."
-
-
-def _long(frame):
-    return frame["contributor"].astype(str).str.len().max() > 3

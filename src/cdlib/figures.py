@@ -9,45 +9,30 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from cdlib import fidelity as correlation
 from cdlib.errors import Missing
 from cdlib.names import LOWER
 
-from .pictures import generated, images, top_contributors
+from .lettering import names
 from .style import (
     CEILING,
     GREY,
     GROUPS,
     INTERVAL,
     PROCEDURES,
+    WIDTH_IN,
     Drawing,
     broken,
     colour,
     hollow,
     in_order,
-    save,
     spoken,
     styled,
     unit,
 )
 from .tables import table_1, table_2
-
-__all__ = [
-    "budget",
-    "by_coalitions",
-    "counterfactual",
-    "credit",
-    "credit_by_property",
-    "curve",
-    "fidelity",
-    "generated",
-    "images",
-    "methods_by_lds",
-    "save",
-    "sizes",
-    "top_contributors",
-]
 
 
 @styled
@@ -120,7 +105,8 @@ def methods_by_lds(lds, alpha=0.5):
         raise Missing(f"too few test coalitions are measured at alpha {alpha:g}")
     figure = Drawing(frame, 1.0 + (0.26 if len(frame) < 12 else 0.22) * len(frame))
     axes = figure.subplots()
-    _dots(axes, frame.assign(label=frame["method"], value=frame["lds_percent"], colour=frame["method"].map(colour)))
+    rows = frame.assign(label=_two_lines(frame["method"]), value=frame["lds_percent"], colour=frame["method"].map(colour))
+    _dots(axes, rows)
     ceiling = frame["ceiling_percent"].max()
     axes.axvline(ceiling, color=GREY, linestyle=":")
     axes.annotate("ceiling", (ceiling, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=GREY)
@@ -140,13 +126,12 @@ def credit(attributions, method):
     frame = attributions[attributions["method"] == method].sort_values("value", ascending=False, kind="stable")
     if frame.empty:
         raise Missing(f"{method} has no credits")
-    n, named = len(frame), len(frame) <= 60
+    n, labels = len(frame), _labels(frame["contributor"])
     groups = frame["group"] if "group" in frame else pd.Series("", frame.index)
     colours = dict(zip(sorted(groups.unique()), cycle(GROUPS), strict=False))
-    figure = Drawing(frame, 0.9 + (0.155 * n if named else 5))
+    figure = Drawing(frame, 0.9 + (0.155 * n if labels else 5), labels=labels)
     axes = figure.subplots()
-    rows = frame.assign(label=frame["contributor"] if named else "", colour=groups.map(colours))
-    _dots(axes, rows, thickness=1 if named else 0.3)
+    _dots(axes, frame.assign(label=frame["contributor"].map(labels), colour=groups.map(colours)), thickness=1 if labels else 0.3)
     if len(colours) > 1:
         for group in colours:
             axes.plot([], [], "o", color=colours[group], label=f"{group} (n = {(groups == group).sum()})")
@@ -169,22 +154,29 @@ def credit_by_property(attributions, properties):
     if lacking := [name for name in properties if name not in tables]:
         raise Missing(f"no credits for {', '.join(lacking)}")
     first = tables[properties[0]]["value"].sort_values(ascending=False, kind="stable")
-    n, named = len(first), len(first) <= 60
-    figure = Drawing(attributions, 1.1 + (0.155 * n if named else 5))
+    n, labels = len(first), _labels(first.index)
+    figure = Drawing(attributions, 1.1 + (0.155 * n if labels else 5), labels=labels)
     panels = figure.subplots(1, len(properties), sharey=True, squeeze=False)[0]
+    room_in = (WIDTH_IN - 2.2) / len(properties)
     for axes, name, shade in zip(panels, properties, cycle(GROUPS), strict=False):
         rows = tables[name].loc[first.index].reset_index()
-        _dots(axes, rows.assign(label=rows["contributor"] if named else "", colour=shade), thickness=1 if named else 0.3)
+        _dots(axes, rows.assign(label=rows["contributor"].map(labels), colour=shade), thickness=1 if labels else 0.3)
         axes.axvline(0, color=GREY, linewidth=0.6)
-        title = spoken(name).replace(":", ":\n")
-        axes.set(title=title, xlabel="Credit")
+        axes.set(title=broken(spoken(name).replace(":", ": "), room_in), xlabel="Credit")
+        axes.locator_params(axis="x", nbins=3)
+        axes.ticklabel_format(axis="x", scilimits=(-2, 4))
         if name != properties[0]:
-            alike = correlation.spearman(first.to_numpy(), rows["value"].to_numpy())[0]
-            axes.set_xlabel(f"Credit\nSpearman to the first: {correlation.said('{:z.2f}', alike)}")
+            alike = correlation.said("{:z.2f}", correlation.spearman(first.to_numpy(), rows["value"].to_numpy())[0])
+            axes.set_xlabel(f"Credit\n{broken(f'Spearman to the first: {alike}', room_in)}")
     panels[0].set_ylabel(f"Contributor (n = {n})")
     bars = "Bars: 95 % intervals. " if attributions["low"].notna().any() else ""
     figure.note(f"{bars}Each panel in units of its property; where less is better, of its negative.")
     return figure
+
+
+def _labels(contributors):
+    """How their names are written beside rows; of more than 60 none is."""
+    return names(contributors) if len(contributors) <= 60 else {}
 
 
 def _dots(axes, rows, thickness=1.0):
@@ -192,16 +184,20 @@ def _dots(axes, rows, thickness=1.0):
     look = {"linewidth": 1.4 * thickness, "markersize": 4 * thickness**0.5}
     for place, row in enumerate(rows.itertuples()):
         axes.plot([row.low, row.high], [place, place], color=row.colour, **look)
-        face = "w" if hollow(row.label) else row.colour
+        face = "w" if hollow(str(row.label)) else row.colour
         axes.plot(row.value, place, "o", color=row.colour, markerfacecolor=face, **look)
         if np.isnan(row.value):
             axes.annotate("not defined", (0, place), (3, 0), textcoords="offset points", va="center", color=GREY)
-    _rows(axes, rows["label"] if rows["label"].any() else [], len(rows))
+    _rows(axes, rows["label"].dropna(), len(rows))
+
+
+def _two_lines(methods):
+    return [broken(name, 1.66, 7.5) for name in methods]
 
 
 def _rows(axes, labels, n):
-    """Labels n rows, the first on top; long labels take two lines."""
-    axes.set_yticks(range(len(labels)), [broken(label, 1.66, 7.5) for label in labels])
+    """Labels n rows, the first on top."""
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(n - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
@@ -229,7 +225,7 @@ def counterfactual(frame):
             axes.plot([bar.low, bar.high], [row, row], color="k", linewidth=1, marker="|")
             if "reported" in bars:
                 axes.plot(bar.reported, row, "D", color="k", markerfacecolor="w", zorder=3)
-        _rows(axes, bars["method"], len(bars))
+        _rows(axes, _two_lines(bars["method"]), len(bars))
         axes.set_title(words[verb].format(percent))
         axes.axvline(0, color=GREY, linewidth=0.6)
     panels[-1].set_xlabel(f"Change of {spoken(frame['property'].iloc[0])} against the full model (%)")
@@ -295,6 +291,9 @@ def curve(losses):
     axes = figure.subplots()
     axes.plot(frame["step"], frame["loss"], color="#BBBBBB", linewidth=0.5)
     axes.plot(frame["step"], frame["smoothed"], color="k", label=f"mean of {width} steps")
-    axes.set(xlabel="Step", ylabel="Loss (MSE)", yscale="log" if len(frame) else "linear")
+    axes.set(xlabel="Step", ylabel="Loss (MSE)")
+    if len(frame):
+        axes.set_yscale("log")
+        axes.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
     axes.legend(title="" if len(frame) else "trained before, not here")
     return figure

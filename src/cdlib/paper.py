@@ -12,7 +12,7 @@ import pandas as pd
 
 from cdlib import analysis, contributors, examples, families, figures, pictures, plan, reported, schematic, sheets, tables
 from cdlib.errors import Missing
-from cdlib.style import Drawing, spoken
+from cdlib.style import Drawing, save, spoken
 from cdlib.tables import Table
 from cdlib.writing import write_bytes
 
@@ -220,7 +220,7 @@ def write(run, made):
             write_bytes(run.figures / f"{name}_reported.csv", sheets.write(rows))
             written.add(f"{name}_reported")
         if isinstance(thing, Drawing):
-            figures.save(thing, run.figures, name)
+            save(thing, run.figures, name)
         else:
             tables.write(
                 thing.frame, run.figures, name, thing.caption, (_words(rows), reported.readable(rows)) if apart else None

@@ -8,7 +8,10 @@ import pandas as pd
 
 from cdlib.errors import Missing
 
+from .lettering import names, number, width_in
 from .style import PROCEDURES, WIDTH_IN, Drawing, broken, spoken, styled, unit
+
+COLUMN_IN = 2.55  # width of one of two columns
 
 
 @styled
@@ -33,8 +36,8 @@ def top_contributors(credits, examples, n=4):
     credits    rows of attributions.csv of one method and one property
     examples   {contributor: uint8 [k, H, W] or [k, H, W, 3]}
     """
-    frame, strips = _contributors(credits, examples, n)
-    figure = Drawing(frame, _height_in(strips, 2))
+    frame, labels, strips = _contributors(credits, examples, n)
+    figure = Drawing(frame, _height_in(strips, 2), labels=labels)
     _draw(figure, strips, 2, _heading(credits))
     return figure
 
@@ -58,10 +61,10 @@ def top_and_generated(credits, examples, samples, models, property_name="utility
 
     Parameters as of `top_contributors` and `generated`.
     """
-    above, contributors = _contributors(credits, examples, n)
+    above, labels, contributors = _contributors(credits, examples, n)
     strips = _models(samples, models, property_name)
     heights_in = [_height_in(contributors, 2), _height_in(strips, 1) + 0.2]
-    figure = Drawing(pd.concat([above, models], ignore_index=True), sum(heights_in))
+    figure = Drawing(pd.concat([above, models], ignore_index=True), sum(heights_in), labels=labels)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights_in)
     _draw(upper, contributors, 2, _heading(credits))
     _draw(lower, strips, 1, "Images generated from the same initial noise")
@@ -74,9 +77,9 @@ def top_and_pairs(credits, examples, samples, pairs, headings, quantile=0.9, n=4
 
     Parameters as of `top_contributors` and `pairs_of`.
     """
-    above, contributors = _contributors(credits, examples, n)
+    above, labels, contributors = _contributors(credits, examples, n)
     heights_in = [_height_in(contributors, 2), _height_of_pairs_in(pairs, samples, headings) + 0.2]
-    figure = Drawing(pd.concat([above, pairs], ignore_index=True), sum(heights_in))
+    figure = Drawing(pd.concat([above, pairs], ignore_index=True), sum(heights_in), labels=labels)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights_in)
     _draw(upper, contributors, 2, _heading(credits))
     _draw_pairs(lower, samples, pairs, headings, quantile)
@@ -117,14 +120,14 @@ def by_fraction(samples, models, property_name="utility", k=18):
     figure = Drawing(models, 0.75 + sum(heights_in) + (0.25 if len(methods) < 4 else 0.4) * len(changes))
     grid = figure.add_gridspec(len(heights_in), len(methods), height_ratios=heights_in, wspace=0.06)
     axes = bare(figure.add_subplot(grid[0, :]), strip)
-    axes.set_title(f"{full['title']}:  {spoken(property_name)} {_number(full['value'])}")
+    axes.set_title(f"{full['title']}:  {spoken(property_name)} {number(full['value'])}")
     for i, change in enumerate(changes):
         for j, method in enumerate(methods):
             model = without[(without["change"] == change) & (without["method"] == method)]
             there = [mosaic(samples[title][:k], 6) for title in model["title"]] or [np.full_like(block, 255)]
             axes = bare(figure.add_subplot(grid[1 + i, j]), there[0])
             titles = [] if i else [broken(method, width_in, 7.5)]
-            words = [f"{spoken(property_name)} {_number(value)}" for value in model["value"]] or ["not measured"]
+            words = [f"{spoken(property_name)} {number(value)}" for value in model["value"]] or ["not measured"]
             score = broken(words[0], width_in, 7.5)
             axes.set_title("\n".join([*titles, score]), fontsize=7.5)
             if j == 0:
@@ -170,17 +173,23 @@ def mosaic(array, columns=None):
 
 
 def _contributors(credits, examples, n):
-    """The rows of the n contributors with the most and the n with the least credit; their titles and strips."""
+    """The rows of the n contributors with the most and the n with the least credit; their names' labels; titles and strips.
+
+    A title takes two lines where the name and the credit do not fit on one.
+    """
     n = min(n, len(credits) // 2)
     frame = credits.sort_values("value", ascending=False, kind="stable")
     frame = pd.concat([frame.head(n), frame.tail(n)])
-    interval = np.where(frame["low"].isna(), "", " [" + frame["low"].map(_number) + ", " + frame["high"].map(_number) + "]")
-    titles = frame["contributor"] + ":  " + frame["value"].map(_number) + interval
-    return frame, [(title, mosaic(examples[one])) for title, one in zip(titles, frame["contributor"], strict=True)]
+    labels = names(credits["contributor"], COLUMN_IN, 8)
+    labels = {name: labels[name] for name in frame["contributor"]}
+    texts = [number(*row) for row in frame[["value", "low", "high"]].to_numpy(float)]
+    both = list(zip(labels.items(), texts, strict=True))
+    between = "\n" if any(width_in(f"{label}:  {text}", 8) > COLUMN_IN for (_, label), text in both) else ":  "
+    return frame, labels, [(f"{label}{between}{text}", mosaic(examples[name])) for (name, label), text in both]
 
 
 def _models(samples, models, property_name):
-    titles = [f"{row.title}:  {spoken(property_name)} {_number(row.value)}" for row in models.itertuples()]
+    titles = [f"{row.title}:  {spoken(property_name)} {number(row.value)}" for row in models.itertuples()]
     return [(title, mosaic(samples[name])) for title, name in zip(titles, models["title"], strict=True)]
 
 
@@ -202,8 +211,8 @@ def _draw_pairs(figure, samples, pairs, headings, quantile):
             bare(axes, mosaic(np.concatenate([array[rows["place"].to_numpy()], blank])))
             for i, score in enumerate(rows["score"]):
                 x = (i + 0.5) / len(places)
-                axes.text(x, -0.03, _number(score), transform=axes.transAxes, fontsize=7, ha="center", va="top")
-        lines = heading, f"{100 * quantile:g}th percentile: {_number(model['threshold'].iloc[0])}"
+                axes.text(x, -0.03, number(score), transform=axes.transAxes, fontsize=7, ha="center", va="top")
+        lines = heading, f"{100 * quantile:g}th percentile: {number(model['threshold'].iloc[0])}"
         column[0].set_title("\n".join(broken(line, WIDTH_IN / len(headings) - 0.15, 7.5) for line in lines), fontsize=7.5)
     for axes, label in zip(panels[:, 0], ("above", "below"), strict=True):
         axes.set_ylabel(label, fontsize=7.5)
@@ -212,10 +221,6 @@ def _draw_pairs(figure, samples, pairs, headings, quantile):
 def _heading(credits):
     first = credits.iloc[0]
     return f"Contributors with the most credit (left) and the least (right), {unit(first['method'], first['property'])}"
-
-
-def _number(value):
-    return f"{value:z.2f}"
 
 
 def _percent(change):
@@ -241,7 +246,8 @@ def bare(axes, image=None):
 def _height_in(strips, columns):
     """Inches that the titled strips take in so many columns."""
     tallest = max(_ratio(strip) for _, strip in strips)
-    return 0.2 * (columns > 1) + len(strips) / columns * (0.28 + tallest * WIDTH_IN / columns)
+    lines = max(title.count("\n") for title, _ in strips)
+    return 0.2 * (columns > 1) + len(strips) / columns * (0.28 + 0.14 * lines + tallest * WIDTH_IN / columns)
 
 
 def _draw(figure, strips, columns, heading=""):

@@ -102,9 +102,10 @@ def _figure(path):
     with Image.open(path) as image:
         data = io.BytesIO()
         image.save(data, "WEBP", lossless=True, method=6)
-        title, size_px = image.info.get("Title", ""), [side // 2 for side in image.size]  # saved at twice a screen's resolution
+        title, _, rest = image.info.get("Title", "").partition(". ")
+        size_px = [side // 2 for side in image.size]  # saved at twice a screen's resolution
     source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return _shown(path, title, "pdf", "png", "csv") | {"source": source, "width": size_px[0], "height": size_px[1]}
+    return _shown(path, title, "pdf", "png", "csv") | {"rest": rest, "source": source, "width": size_px[0], "height": size_px[1]}
 
 
 def _shown(path, title, *kinds):

@@ -4,10 +4,12 @@ N  contributors        k  images        H, W  pixels        places are in inches
 """
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.patches import FancyBboxPatch
 
 from cdlib.errors import Missing
 
+from .lettering import names, width_in
 from .pictures import mosaic
 from .style import GREY, WIDTH_IN, Drawing, colour, spoken, styled
 
@@ -17,6 +19,7 @@ FILL = "#F3F3F3"
 
 
 @styled
+@rc_context({"text.parse_math": True})
 def framework(credits, frame, examples, samples):
     """Contributors, the full model, the pruned one, models fine-tuned on coalitions, their properties, and the Shapley values.
 
@@ -28,27 +31,29 @@ def framework(credits, frame, examples, samples):
     if not (frame["stage"] == "coalition").any():
         raise Missing("no coalition is measured")
     property_name = credits["property"].iloc[0]
-    figure = Drawing(frame, HEIGHT_IN)
+    labels = names(credits["contributor"], 0.64, 6)
+    shown = labels if len(labels) <= 30 else {}
+    figure = Drawing(frame, HEIGHT_IN, labels=shown)
     figure.set_layout_engine("none")  # everything has its place
-    sheet = figure.add_axes((0, 0, 1, 1))
+    sheet = figure.add_axes(_place(figure, 0, 0, WIDTH_IN, HEIGHT_IN))
     sheet.set_axis_off()
     order = credits.sort_values("value", ascending=False, kind="stable")["contributor"].to_list()
-    _contributors(sheet, order, examples)
+    _contributors(sheet, order, examples, names(order, 1.15, 6.5))
     _models(sheet, frame.set_index("stage"), samples, property_name)
     _coalitions(sheet, frame[frame["stage"] == "coalition"], samples, order)
-    _values(figure, credits, property_name)
+    _values(figure, credits, property_name, shown)
     for x, text in ((0.05, "Data contributors"), (1.42, "Models"), (2.78, "Fine-tuned on coalitions"), (4.45, "Shapley values")):
         sheet.text(x, HEIGHT_IN - 0.14, text, fontweight="bold", va="center")
     sheet.set(xlim=(0, WIDTH_IN), ylim=(0, HEIGHT_IN), aspect="auto")
     return figure
 
 
-def _contributors(sheet, order, examples):
+def _contributors(sheet, order, examples, labels):
     """Thumbnails of a few contributors, one row each, and how many there are."""
     chosen = [*order[: SHOWN - 1], order[-1]]
     tops = [2.66, 2.16, 1.66, 0.82]
     for name, top in zip(chosen, tops, strict=True):
-        sheet.text(0.05, top + 0.005, str(name), fontsize=6.5, va="bottom")
+        sheet.text(0.05, top + 0.005, labels[name], fontsize=6.5, va="bottom", parse_math=False)
         _image(sheet, examples[name][:3], 0.05, top, width=0.95)
     sheet.text(0.52, 1.1, "$\\vdots$", ha="center", va="center", fontsize=11)
     sheet.text(0.05, 0.16, f"$C_1, \\ldots, C_{{{len(order)}}}$", va="center")
@@ -87,22 +92,28 @@ def _coalitions(sheet, coalitions, samples, order):
     _arrow(sheet, (4.2, 1.5), (4.38, 1.5))
 
 
-def _values(figure, credits, property_name):
+def _values(figure, credits, property_name, labels):
     """Credit of each contributor, greatest on top, with its interval."""
     rows = credits.sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
-    axes = figure.add_axes((4.62 / WIDTH_IN, 0.42 / HEIGHT_IN, 0.83 / WIDTH_IN, 2.4 / HEIGHT_IN))
+    left = max(4.62, 4.42 + max((width_in(label, 6) for label in labels.values()), default=0))
+    axes = figure.add_axes(_place(figure, left, 0.42, (5.45 if left < 4.7 else 5.36) - left, 2.4))
     shade = colour(rows["method"].iloc[0])
-    named = len(rows) <= 30
-    axes.barh(rows.index, rows["value"], 0.75 if named else 1, color=shade)
-    axes.hlines(rows.index, rows["low"], rows["high"], color="k", linewidth=0.6, alpha=1 if named else 0.25)
+    axes.barh(rows.index, rows["value"], 0.75 if labels else 1, color=shade)
+    axes.hlines(rows.index, rows["low"], rows["high"], color="k", linewidth=0.6, alpha=1 if labels else 0.25)
     axes.axvline(0, color=GREY, linewidth=0.6)
-    axes.set_yticks(rows.index if named else [], rows["contributor"] if named else [], fontsize=6)
+    axes.set_yticks(rows.index if labels else [], rows["contributor"].map(labels).dropna(), fontsize=6, parse_math=False)
     axes.tick_params(axis="y", length=0, pad=1)
     axes.tick_params(axis="x", labelsize=6.5)
     axes.grid(False, axis="y")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"$\\beta_i$, {spoken(property_name)}", fontsize=6.5)
-    axes.locator_params(axis="x", nbins=3)
+    axes.set_xlabel(f"$\\beta_i$, {spoken(property_name)}", fontsize=6.5, loc="center" if left < 4.7 else "right")
+    axes.locator_params(axis="x", nbins=3 if left < 4.7 else 2)
+
+
+def _place(figure, left, bottom, width, height):
+    """Inches of the sheet, which ends where the figure does at the top, as fractions of the figure."""
+    total = figure.get_figheight()
+    return left / WIDTH_IN, (bottom + total - HEIGHT_IN) / total, width / WIDTH_IN, height / total
 
 
 def _small(sheet, x, y, text, ha="center"):

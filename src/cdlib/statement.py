@@ -13,6 +13,7 @@ from scipy import stats
 
 from cdlib import attributions, contributors, plan, ranks, shares, sheets, terms
 from cdlib.errors import Missing, Refused
+from cdlib.lettering import number
 from cdlib.measured import write_bytes
 from cdlib.templates import render
 from cdlib.terms import LEVEL
@@ -165,10 +166,7 @@ def _readable(frame):
         "Rank": [str(a) if pd.isna(b) else f"{a} [{b}, {c}]" for a, b, c in frame[["rank", "rank_low", "rank_high"]].values],
         "Contributor": frame["contributor"],
         "Images": frame["n_images"].map("{:,}".format),
-        "Credit": [
-            f"{a:z,.{digits}f}" if np.isnan(b) else f"{a:z,.{digits}f} [{b:z,.{digits}f}, {c:z,.{digits}f}]"
-            for a, b, c in frame[["credit", "low", "high"]].values
-        ],
+        "Credit": [number(*row, least=digits) for row in frame[["credit", "low", "high"]].to_numpy(float)],
         "Share (%)": frame["share_percent"],
         "Group": frame["groups"].map(_short),
     }

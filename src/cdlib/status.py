@@ -100,7 +100,7 @@ def _speed(here: store.Run, asked: list, missing: Counter):
     say(f"by procedure: {', '.join(known) or 'not known yet'}")
     left = pace.left(missing, each, at_once)
     if untried := [cost for cost, n in missing.items() if n and cost not in each]:
-        known = f"more than {progress.duration(left)}" if left >= 1 else "not known yet"
+        known = f"more than {progress.duration(left)}" if each.keys() - {plan.UNTRAINED} else "not known yet"
         say(f"time left: {known}: none of {', '.join(untried)} is measured yet; `cdlib check` estimates them")
     else:
         say(f"time left: {progress.duration(left)}, by the coalitions measured so far")

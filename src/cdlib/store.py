@@ -23,6 +23,8 @@ from cdlib.errors import Missing, Refused
 from cdlib.measured import Measured, save_arrays, write_bytes
 from cdlib.versions import versions
 
+pd.options.display.html.use_mathjax = False  # a name with dollars in it is no formula
+
 
 def revision() -> str:
     """The repository's commit, with `+` when files were changed since; empty outside git."""

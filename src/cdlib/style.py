@@ -18,7 +18,10 @@ from cdlib import sheets
 from cdlib.errors import Missing
 from cdlib.writing import write_bytes
 
+from .lettering import FONTS, stand_ins
+
 WIDTH_IN = 5.5  # text width of the paper
+NOTE_IN = 0.3  # for the note on names that cannot be drawn
 
 PROCEDURES = {  # shown as
     "retrain": "Retraining",
@@ -74,7 +77,7 @@ GREY = "#555555"  # of what is not a method
 INTERVAL = "95 % intervals, bootstrap over the test coalitions"  # the kind "subsets" of lds.csv
 CEILING = "Ceiling: how well one retraining predicts another of the same coalitions."
 
-RC = {
+RC = FONTS | {
     "axes.axisbelow": True,
     "axes.edgecolor": "#444444",
     "axes.grid": True,
@@ -85,7 +88,6 @@ RC = {
     "axes.titlelocation": "left",
     "axes.titlesize": 8,
     "figure.dpi": 110,
-    "font.family": "DejaVu Sans",
     "font.size": 8,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.5,
@@ -110,17 +112,22 @@ class Drawing(Figure):
 
     pyplot does not know it, so a cell that ends in it shows it once.
 
-    caption   one sentence on what is to be seen, which `save` keeps within the pdf and the png
-    missing   why there is nothing to be seen; empty when there is
+    caption     one sentence on what is to be seen, which `save` keeps within the pdf and the png; a second one names who is a
+                number in the figure
+    missing     why there is nothing to be seen; empty when there is
+    stand_ins   {label: name} of the contributors whose names no font here can draw
     """
 
     caption = ""
     missing = ""
 
     @rc_context(RC)
-    def __init__(self, frame, height_in, width_in=WIDTH_IN):
-        super().__init__(figsize=(width_in, height_in), layout="constrained")
-        self.frame = frame
+    def __init__(self, frame, height_in, width_in=WIDTH_IN, labels=()):
+        """labels: those of `lettering.names` that are shown; a note says which of them stand for names that cannot be drawn."""
+        self.frame, self.stand_ins = frame, stand_ins(dict(labels))
+        super().__init__(figsize=(width_in, height_in + NOTE_IN * bool(self.stand_ins)), layout="constrained")
+        if self.stand_ins:
+            self.note("")
 
     @rc_context(RC)
     def draw(self, renderer):
@@ -128,7 +135,9 @@ class Drawing(Figure):
 
     def note(self, text):
         """Writes small lines under the axes: what an interval means, and n."""
-        text = "\n".join(fill(line, int(21 * self.get_figwidth())) for line in text.splitlines())
+        if self.stand_ins:
+            text += f"\nNo font here has the letters of {', '.join(self.stand_ins)} (numbered in the order of all names)."
+        text = "\n".join(fill(line, int(21 * self.get_figwidth())) for line in text.strip().splitlines())
         self.supxlabel(text, fontsize=6.5, color=GREY, x=0.01, horizontalalignment="left")
 
     @cached_property
@@ -164,6 +173,8 @@ def styled(draw):
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         figure.caption = " ".join((draw.__doc__ or "").split()).partition(". ")[0].rstrip(".")
+        if figure.stand_ins:
+            figure.caption += f". Not drawn: {', '.join(f'{label} is {name}' for label, name in figure.stand_ins.items())}"
         return figure
 
     return drawn

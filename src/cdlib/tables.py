@@ -5,6 +5,8 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,16 @@ from cdlib import sheets
 from cdlib.errors import Missing
 from cdlib.writing import write_bytes
 
+from .lettering import decimals, number
 from .style import CEILING, INTERVAL, PROCEDURES, in_order
 
+PERCENT = partial(number, least=1)
 DIFFERENCE = "Reported: by the paper (95 % over three seeds). Difference: ours less that; the half widths in quadrature."
-TEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "α": r"$\alpha$", "±": r"$\pm$"}
+TEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", "α": r"$\alpha$", "±": r"$\pm$"},
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,8 +36,8 @@ class Table:
     caption: str
 
     def _repr_html_(self):
-        cells = readable(self.frame).map(lambda cell: re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", cell))
-        return f"<p>{self.caption}</p>{cells.to_html(index=False, escape=False)}"
+        cells = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", readable(self.frame).to_html(index=False))
+        return f"<p>{escape(self.caption)}</p>{cells}"
 
 
 def table_1(lds, alpha=0.5):
@@ -137,12 +145,12 @@ def _lds(frame, across, heading):
     """One row a method, and the ceiling; one column for each value of `across`."""
     columns = {}
     for value, rows in frame.groupby(across, sort=across != "run"):
-        texts = map(_with_interval, rows["lds_percent"], rows["low"], rows["high"])
+        texts = map(PERCENT, rows["lds_percent"], rows["low"], rows["high"])
         cells = dict(zip(rows["method"], texts, strict=True))
         credits = rows[~rows["method"].str.endswith("(control)")].set_index("method")["lds_percent"].dropna()
         if len(credits):
             cells[credits.idxmax()] = f"**{cells[credits.idxmax()]}**"
-        columns[heading.format(value)] = cells | {"Ceiling": _with_interval(rows["ceiling_percent"].iloc[0])}
+        columns[heading.format(value)] = cells | {"Ceiling": PERCENT(rows["ceiling_percent"].iloc[0])}
         for name, texts in _beside(rows).items():
             columns[f"{heading.format(value)}, {name}"] = dict(zip(rows["method"], texts, strict=True))
     table = pd.DataFrame(columns, index=[*frame["method"].unique(), "Ceiling"]).fillna("-")
@@ -158,15 +166,9 @@ def _beside(rows):
     if "reported" not in rows or rows["reported"].isna().all():
         return {}
     return {
-        name: [_with_interval(*row) for row in rows[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
+        name: [PERCENT(*row) for row in rows[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
         for name in ("reported", "difference")
     }
-
-
-def _with_interval(value, low=np.nan, high=np.nan):
-    if np.isnan(value):
-        return "-"
-    return f"{value:z.1f}" if np.isnan(low) else f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
 
 
 def _seconds(table):
@@ -175,20 +177,20 @@ def _seconds(table):
     cells = pd.DataFrame(
         {
             "Procedure": table["procedure"].replace(PROCEDURES),
-            f"Training ({unit})": (table["train_seconds"] / divisor).map("{:.2f}".format),
-            f"Inference ({unit})": (table["sample_seconds"] / divisor).map("{:.2f}".format),
-            f"Total ({unit})": (table["total_seconds"] / divisor).map("{:.2f}".format),
-            "Ratio to retraining": table["ratio_to_retrain"].map("{:.3f}".format),
+            f"Training ({unit})": (table["train_seconds"] / divisor).map(number),
+            f"Inference ({unit})": (table["sample_seconds"] / divisor).map(number),
+            f"Total ({unit})": (table["total_seconds"] / divisor).map(number),
+            "Ratio to retraining": table["ratio_to_retrain"].map(partial(number, least=3)),
             "Coalitions": table["n"].map("{:.0f}".format),
         }
     )
     for name in [name for name in ("reported", "difference") if name in table]:
-        cells[f"Total, {name} ({unit})"] = (table[name] / divisor).map("{:.2f}".format)
+        cells[f"Total, {name} ({unit})"] = (table[name] / divisor).map(number)
     return cells
 
 
 def _fid(table):
-    digits = 1 if table["fid"].max() >= 10 else 2
+    digits = decimals(table["fid"].min(), 1 if table["fid"].max() >= 10 else 2)
     texts = [f"{mean:.{digits}f} ({sd:.{digits}f})" for mean, sd in zip(table["fid"], table["fid_sd"], strict=True)]
     return pd.DataFrame(
         {

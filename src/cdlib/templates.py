@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cdlib.lettering import number
 from cdlib.progress import duration
 
 
@@ -20,7 +21,7 @@ PAGES = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
-PAGES.filters |= {"duration": duration, "plain": _plain}
+PAGES.filters |= {"duration": duration, "number": number, "plain": _plain}
 
 
 def render(template: str, **values) -> str:

@@ -10,6 +10,7 @@ from scipy import stats
 from cdlib import attributions, done, fidelity, names, plan
 from cdlib.shares import defined
 
+from .lettering import number
 from .style import spoken
 
 PROPERTIES = {  # name, unit
@@ -66,7 +67,7 @@ def ends(run, property):
         if n > 1:
             reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values)
             spread = f"mean of {n} models, standard deviation {values.std(ddof=1):.2g}"
-            words = f"{mean:z.4g} [{mean - reach:z.4g}, {mean + reach:z.4g}], {spread}"
+            words = f"{number(mean, mean - reach, mean + reach, least=0)}, {spread}"
         facts.append((f"v({wanted.purpose})", f"{words}; {of[wanted.purpose]}"))
     return facts, *found
 
@@ -132,9 +133,7 @@ def quality(run, method, property):
         rows = run.table("lds").query("method == @method and property == @property and interval == 'subsets'")
         if rows["lds_percent"].notna().any():
             each = "; ".join(
-                f"{row.lds_percent:z.0f}"
-                + ("" if np.isnan(row.low) else f" [{row.low:z.0f}, {row.high:z.0f}]")
-                + f" at alpha {row.alpha:g}"
+                f"{number(row.lds_percent, row.low, row.high, least=0)} at alpha {row.alpha:g}"
                 + ("" if np.isnan(row.ceiling_percent) else f" (ceiling {row.ceiling_percent:z.0f})")
                 for row in rows.itertuples()
             )
@@ -151,10 +150,7 @@ def _fidelity(run):
         return f"not measured: {len(pairs) or 'no'} coalition{'s were' if len(pairs) == 2 else ' was'} also retrained"
     kinds = {"Pearson": fidelity.pearson, "Spearman": fidelity.spearman}
     found = {name: of(pairs["retrain"], pairs["sparse_finetune"], level=LEVEL) for name, of in kinds.items()}
-    words = ", ".join(
-        f"{name} {fidelity.said('{:z.2f}', r)}" + ("" if np.isnan(low) else f" [{low:z.2f}, {high:z.2f}]")
-        for name, (r, low, high) in found.items()
-    )
+    words = ", ".join(f"{name} {fidelity.said(number(*ends), ends[0])}" for name, ends in found.items())
     return f"{words} between the property after this procedure and after retraining, of the same {len(pairs)} coalitions"
 
 
