@@ -5,7 +5,9 @@ from multiprocessing import forkserver
 
 import pytest
 
-from cdlib import executors, params, store
+from cdlib import store
+from cdlib.base import params
+from cdlib.measure.executors import local
 
 TINY = {
     "name": "tiny",
@@ -49,8 +51,8 @@ def tiny():
 @pytest.fixture(scope="session")
 def made(tmp_path_factory, one_thread):
     """A run's folder with its three models: the classifier, the full model and the sparse one. Not to be changed."""
-    from cdlib import stages
-    from cdlib.properties import classifier
+    from cdlib.measure.properties import classifier
+    from cdlib.models import stages
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CDLIB_RUNS", str(tmp_path_factory.mktemp("made")))
@@ -71,5 +73,5 @@ def run(made, scratch, tiny):
 @pytest.fixture(scope="session")
 def server():
     """The process that workers fork from, with torch already loaded: it starts once, and then each worker at once."""
-    executors._context()
+    local._context()
     forkserver.ensure_running()

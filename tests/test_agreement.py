@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cdlib import agreement, style
+from cdlib.show import agreement, style
 
 CREDITS = {
     "TRAK": [3.0, 1.0, 2.0, 0.0, 5.0, 4.0],

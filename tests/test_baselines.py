@@ -7,15 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import baselines, contributors, params, paths, sketches, stages, store, style, utilities
-from cdlib.names import ONLY, SCORES, Method
-from cdlib.plan import Wanted
+from cdlib import store
+from cdlib.base import params, paths
+from cdlib.base.registry import ONLY, SCORES, Method
+from cdlib.credit import methods
+from cdlib.data import contributors
+from cdlib.data.design import Wanted
+from cdlib.measure import sketches, utility
+from cdlib.models import stages
+from cdlib.show import style
 
 K, QUERIES = 6, 5
 OWNER = {3: "a", 8: "b", 1: "b", 12: "c", 7: "a", 5: "c", 20: "b"}  # image id -> contributor; unequal counts
 COPIES = {31: 3, 30: 7}  # contributor d gives exact copies of a's images
 FROM_IMAGES = [  # those that see images, not coalitions
-    name for name in baselines.METHODS if not name.endswith("(control)") and name != "Leave-one-out (LOO)"
+    name for name in methods.METHODS if not name.endswith("(control)") and name != "Leave-one-out (LOO)"
 ]
 
 
@@ -34,7 +40,7 @@ class Parameters(dict):
     folder = None
 
 
-class MadeUp(baselines.Evidence):
+class MadeUp(methods.Evidence):
     """Evidence of a run that there is not: features by image id, in the order in which an Evidence has to give them."""
 
     def __init__(self, order, copies=False, **changes):
@@ -61,14 +67,14 @@ CENTRES = np.random.default_rng(0).normal(size=(3, K))
 
 @pytest.fixture(autouse=True)
 def centres(monkeypatch):
-    monkeypatch.setattr("cdlib.properties.cluster_entropy.centres", lambda folder: CENTRES)
+    monkeypatch.setattr("cdlib.measure.properties.cluster_entropy.centres", lambda folder: CENTRES)
 
 
 def credit(name, order=ORDERS[0], copies=False, **changes):
     """{contributor: credit} by a method of the registry."""
     only = ONLY.get(name, {})
     evidence = MadeUp(order, copies, **(only | changes))
-    return dict(zip(evidence.labels, baselines.METHODS[name](evidence), strict=True))
+    return dict(zip(evidence.labels, methods.METHODS[name](evidence), strict=True))
 
 
 def vectors(name):
@@ -178,7 +184,7 @@ def test_exact_copies_of_anothers_images_get_the_same_credit(name):
 
 def test_every_method_may_be_named_in_a_parameter_file_and_has_a_colour():
     shapley = [name for name in get_args(Method) if "Shapley" in name]
-    assert [*baselines.METHODS, *shapley] == list(get_args(Method)), "in the order of the paper's Table 1"
+    assert [*methods.METHODS, *shapley] == list(get_args(Method)), "in the order of the paper's Table 1"
     assert set(get_args(Method)) <= set(style.COLOURS)
 
 
@@ -186,7 +192,7 @@ def test_every_method_may_be_named_in_a_parameter_file_and_has_a_colour():
 def test_the_papers_runs_have_the_rows_of_its_table_1(name):
     with (paths.root() / "figures" / "paper" / "reported.csv").open() as file:
         reported = {line["method"] for line in csv.DictReader(file) if (line["table"], line["dataset"]) == ("1", name)}
-    ours = set(baselines.names(params.load(paths.params(name))))
+    ours = set(methods.names(params.load(paths.params(name))))
     assert {method for method in ours if "(control)" not in method} == reported - {"Sparsified-FT Shapley (Ours)"}
 
 
@@ -199,7 +205,7 @@ def test_the_papers_runs_have_the_rows_of_its_table_1(name):
     ],
 )
 def test_a_laptop_run_names_its_rows_after_its_own_embedding(name, has, lacks):
-    ours = baselines.names(params.load(paths.params(name)))
+    ours = methods.names(params.load(paths.params(name)))
     assert has in ours and lacks not in ours and not any("CLIP" in method for method in ours)
     assert {"TRAK", "D-TRAK", "Journey-TRAK", "Relative IF", "Renormalized IF", "Gradient similarity (max)"} <= set(ours)
 
@@ -211,7 +217,7 @@ def measured(run):
     run.write("contributors", stages.dataset(run.params).contributors)
     everybody = np.ones((1, 4), bool)
     wanted = Wanted("everybody", "retrain", everybody, np.array([0]))
-    return run, utilities.measure(run, wanted)
+    return run, utility.measure(run, wanted)
 
 
 def test_methods_that_see_images_alone_credit_every_property_alike_and_are_computed_once(measured, monkeypatch):
@@ -221,11 +227,11 @@ def test_methods_that_see_images_alone_credit_every_property_alike_and_are_compu
     sparse = everybody.iloc[[0, 0]].assign(members=["1100", "0011"], inception_score=[2.0, 1.0], cluster_entropy=[1.0, 3.0])
     asked = []
     chosen = {name: lambda evidence, name=name: asked.append(name) or np.arange(4.0) for name in ("TRAK", "D-TRAK")}
-    chosen |= {name: baselines.METHODS[name] for name in ("Number of images (control)", "Ridge datamodel (control)")}
+    chosen |= {name: methods.METHODS[name] for name in ("Number of images (control)", "Ridge datamodel (control)")}
     chosen |= {f"Embedding dist. ({how})": lambda evidence: np.full(4, len(evidence.params["feature"])) for how in ("max",)}
-    monkeypatch.setattr(baselines, "METHODS", chosen)
-    monkeypatch.setattr(baselines, "ALIKE", (*baselines.ALIKE, chosen["TRAK"]))
-    found = baselines.credits(baselines.Evidence(run, everybody, everybody, sparse))
+    monkeypatch.setattr(methods, "METHODS", chosen)
+    monkeypatch.setattr(methods, "ALIKE", (*methods.ALIKE, chosen["TRAK"]))
+    found = methods.credits(methods.Evidence(run, everybody, everybody, sparse))
     first, second = found["inception_score"], found["cluster_entropy"]
     assert list(found) == [run["property"], "cluster_entropy"] and asked == ["TRAK", "D-TRAK", "D-TRAK"]
     assert first["Number of images (control)"] is second["Number of images (control)"]
@@ -236,7 +242,7 @@ def test_methods_that_see_images_alone_credit_every_property_alike_and_are_compu
 
 def test_gradients_are_the_same_from_one_worker_and_from_two(measured, server, tmp_path):
     run, everybody = measured
-    evidence = baselines.Evidence(run, everybody, everybody, everybody)
+    evidence = methods.Evidence(run, everybody, everybody, everybody)
     serial = {what: evidence.gradients(what) for what in sketches.WHAT}
     other = store.Run("05_baselines", run.params | {"executor": "processes", "workers": 2})
     for path in other.path("gradients").iterdir():
@@ -256,6 +262,6 @@ def test_kept_gradients_are_not_computed_again(measured, monkeypatch):
 
 def test_a_failure_names_the_images(measured, monkeypatch):
     run, everybody = measured
-    monkeypatch.setattr("cdlib.gradients.features", lambda *args, **how: 1 / 0)
+    monkeypatch.setattr("cdlib.models.gradients.features", lambda *args, **how: 1 / 0)
     with pytest.raises(RuntimeError, match="(?s)gradients, training, simple, of images .*ZeroDivisionError"):
         sketches.features(run, "training, simple", everybody.key[0])

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from cdlib import cache
-from cdlib.errors import Refused
+from cdlib.base import hashing
+from cdlib.base.errors import Refused
+from cdlib.store import cache
 
 DATA, ORIGIN = bytes(range(256)) * 8, {"dataset": "ab", "sizes": (1, 2)}
 
@@ -19,7 +20,7 @@ def path(tmp_path):
 
 def test_what_was_kept_is_found_with_the_digest_of_its_data(path):
     expected = {"origin": {"dataset": "ab", "sizes": [1, 2]}, "losses": [0.1, 1e-9], "said": "é\n}"}
-    assert cache.get(path) == cache.find(path, ORIGIN) == expected | {"digest": cache.digest(DATA)}
+    assert cache.get(path) == cache.find(path, ORIGIN) == expected | {"digest": hashing.digest(DATA)}
     assert path.read_bytes() == DATA
 
 

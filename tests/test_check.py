@@ -3,7 +3,10 @@
 import pandas as pd
 import pytest
 
-from cdlib import __main__, bench, params, paths, plan
+from cdlib import __main__
+from cdlib.base import params, paths
+from cdlib.cli import bench
+from cdlib.data import design
 
 PAPERS = {
     "cifar20": ("contributors      20", "images            10,000", "35,746,307 -> 19,851,157 pruned", "estimated work    2,"),
@@ -72,7 +75,7 @@ def test_models_that_are_not_trained_are_priced_by_their_images(tiny):
     tiny |= {"n_images": 10, "sampling_steps": 4, "n_empty_seeds": 50}
     each = pd.DataFrame({"train": {"full": 1e3, "sparse": 1e3}, "sample": {"full": 1.0, "sparse": 0.5}})
     assert bench.by_procedure(tiny, each, 80)["untrained"] == 40
-    assert plan.n_planned(tiny)["untrained"] == 50 + 1  # and what unlearning nobody leaves
+    assert design.n_planned(tiny)["untrained"] == 50 + 1  # and what unlearning nobody leaves
     more = [bench.total(tiny | {"n_empty_seeds": n, "executor": "serial"}, each, 0, 80) for n in (50, 60)]
     assert more[1] - more[0] == 10 * 40
 

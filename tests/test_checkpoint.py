@@ -17,11 +17,15 @@ import pytest
 import torch
 from test_families import CONFIGS, new, parts  # noqa: F401
 
-from cdlib import cache, checkpoint, families, measured, stages, store, train, utilities
-from cdlib.checkpoint import Checkpoint
-from cdlib.datasets.digits import images_and_classes
-from cdlib.plan import Wanted
-from cdlib.recipes import Recipe
+from cdlib import store
+from cdlib.base import disk
+from cdlib.data.datasets.digits import images_and_classes
+from cdlib.data.design import Wanted
+from cdlib.measure import utility
+from cdlib.models import checkpoint, families, stages, train
+from cdlib.models.checkpoint import Checkpoint
+from cdlib.models.procedures import Recipe
+from cdlib.store import cache, measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = CONFIGS["pixel"]
@@ -429,9 +433,9 @@ def test_a_coalition_that_was_stopped_has_the_same_values_and_leaves_no_checkpoi
     often = changed(run, checkpoint_minutes=ALWAYS, ema="fresh")
     whole = changed(often, name="whole")
     shutil.copytree(made, whole.folder)
-    expected = utilities.measure(whole, wanted(procedure))
+    expected = utility.measure(whole, wanted(procedure))
     n_steps, unlucky.taken, unlucky.at = unlucky.taken, 0, {2, 4}
-    table = utilities.measure(often, wanted(procedure))
+    table = utility.measure(often, wanted(procedure))
     assert unlucky.taken == n_steps + 2
     seconds = ["train_seconds", "sample_seconds"]
     assert table.drop(columns=seconds).equals(expected.drop(columns=seconds))
@@ -450,15 +454,15 @@ def test_the_seconds_of_a_coalition_are_of_all_its_sittings(run, monkeypatch, un
 
     monkeypatch.setattr(Checkpoint, "begin", long_ago)
     unlucky.at = {2}
-    table = utilities.measure(changed(run, checkpoint_minutes=ALWAYS), wanted("retrain"))
+    table = utility.measure(changed(run, checkpoint_minutes=ALWAYS), wanted("retrain"))
     assert sorted(table.train_seconds > 1000) == [False, True]
 
 
 def test_what_is_left_of_a_measured_coalition_is_removed_the_next_time_and_of_others_not(run):
-    [key, other] = utilities.measure(run, wanted("retrain")).key
+    [key, other] = utility.measure(run, wanted("retrain")).key
     for name in (key, "0" * 32):
-        measured.write_bytes(run.folder / "models" / "unfinished" / f"{name}.pt", b"left")
-    utilities.measure(run, wanted("retrain"))
+        disk.write_bytes(run.folder / "models" / "unfinished" / f"{name}.pt", b"left")
+    utility.measure(run, wanted("retrain"))
     assert files(run) == [f"{'0' * 32}.pt"]
 
 
@@ -471,13 +475,13 @@ def test_a_training_that_is_not_finite_begins_anew_each_time(run, monkeypatch):
 
     monkeypatch.setattr(train, "drawn_loss", loss)
     with pytest.raises(RuntimeError, match="none of 2 coalitions could be measured; the first: .*step 2 of 3 is not finite"):
-        utilities.measure(changed(run, checkpoint_minutes=ALWAYS), wanted("retrain"))
+        utility.measure(changed(run, checkpoint_minutes=ALWAYS), wanted("retrain"))
     assert taken == [0, 1] * 6 and files(run) == []
 
 
 @pytest.mark.parametrize("procedure", ["retrain", "sparse_finetune", "influence_unlearning"])
 def test_the_last_model_of_a_coalition_is_kept_when_asked_and_draws_its_images(run, procedure):
-    table = utilities.measure(changed(run, keep_models="last"), wanted(procedure))
+    table = utility.measure(changed(run, keep_models="last"), wanted(procedure))
     for key, members in zip(table.key, table.members, strict=True):
         place = run.folder / "models" / "coalitions" / f"{key}.safetensors"
         drawn = families.load(place).draw(range(16), 2).numpy()
@@ -488,7 +492,7 @@ def test_the_last_model_of_a_coalition_is_kept_when_asked_and_draws_its_images(r
 
 def test_all_models_of_a_coalition_are_kept_when_asked(run):
     every = changed(run, keep_models="all", checkpoint_minutes=ALWAYS)
-    for key in utilities.measure(every, wanted("sparse_finetune")).key:
+    for key in utility.measure(every, wanted("sparse_finetune")).key:
         place = run.folder / "models" / "coalitions" / key
         assert [p.name for p in sorted(place.glob("*.safetensors"))] == ["1.safetensors"]
         first, last = families.load(place / "1.safetensors"), families.load(place.with_suffix(".safetensors"))
@@ -496,10 +500,10 @@ def test_all_models_of_a_coalition_are_kept_when_asked(run):
 
 
 def test_no_model_of_a_coalition_is_kept_unasked_and_none_is_trained_again_for_its_model(run, unlucky):
-    table = utilities.measure(run, wanted("retrain"))
+    table = utility.measure(run, wanted("retrain"))
     assert not (run.folder / "models" / "coalitions").exists() and not (run.folder / "models" / "unfinished").exists()
     unlucky.taken = 0
-    again = utilities.measure(changed(run, keep_models="last"), wanted("retrain"))
+    again = utility.measure(changed(run, keep_models="last"), wanted("retrain"))
     assert unlucky.taken == 0 and again.equals(table)
     assert not (run.folder / "models" / "coalitions").exists()
 

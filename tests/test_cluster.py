@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import cluster, executors, store, utilities
-from cdlib.errors import Refused
-from cdlib.executors import EXECUTORS, Where
-from cdlib.measured import Measured
-from cdlib.plan import Wanted
+from cdlib import store
+from cdlib.base.errors import Refused
+from cdlib.data.design import Wanted
+from cdlib.measure import utility
+from cdlib.measure.executors import EXECUTORS, ray
+from cdlib.measure.executors.tasks import Where
+from cdlib.store.measured import Measured
 
 TESTS = Path(__file__).resolve().parent
 WAIT_SECONDS = 60
@@ -29,7 +31,8 @@ WANTED = Wanted("some coalitions", "sparse_finetune", MEMBERS, np.array([0, 1, 0
 # A driver, of one worker at most, that waits for tasks which hold a lock for as long as their workers live.
 DRIVER = """
 import sys
-from cdlib.executors import EXECUTORS, Where
+from cdlib.measure.executors import EXECUTORS
+from cdlib.measure.executors.tasks import Where
 from test_cluster import hold
 
 list(EXECUTORS["ray"](hold, sys.argv[2:], 1, Where(address=sys.argv[1])))
@@ -81,7 +84,7 @@ def machines():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("CDLIB_ROOT", str(TESTS.parent))
-        cluster._ray()
+        ray._ray()
         from ray.cluster_utils import Cluster
 
         one = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
@@ -132,7 +135,7 @@ def test_values_are_those_of_the_serial_executor_bit_for_bit(made, run, machines
     values = {"executor": "ray", "ray_address": machines.address, "name": "other"}
     there = store.Run(run.notebook, run.params | values)
     shutil.copytree(made, there.folder)
-    tables = [utilities.measure(r, WANTED).drop(columns=["train_seconds", "sample_seconds"]) for r in (run, there)]
+    tables = [utility.measure(r, WANTED).drop(columns=["train_seconds", "sample_seconds"]) for r in (run, there)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert tables[0].key.is_unique and len(tables[0]) == len(MEMBERS)
     for key in tables[0].key:
@@ -190,8 +193,8 @@ def test_places_are_counted_on_each_machine_and_on_each_gpu(gpus, places):
             there = [({"CPU": 8.0, "GPU": 4.0}, True), ({"GPU": 1.0}, True), ({"CPU": 2.0}, True), ({"GPU": 8.0}, False)]
             return [{"Resources": resources, "Alive": alive} for resources, alive in there]
 
-    assert cluster._places(Ray, Where("cuda", gpus)) == places
-    assert cluster._places(Ray, Where("cpu", gpus)) == 10
+    assert ray._places(Ray, Where("cuda", gpus)) == places
+    assert ray._places(Ray, Where("cpu", gpus)) == 10
 
 
 def test_an_address_where_nothing_answers_is_refused_in_one_line(tmp_path):
@@ -249,7 +252,7 @@ def handed_over(monkeypatch):
         yield from ((task, "Traceback" if task[-1] == 1 else None) for task in tasks)
 
     monkeypatch.setitem(EXECUTORS, "serial", note_order)
-    monkeypatch.setattr(utilities, "rows", lambda run, keys: keys)
+    monkeypatch.setattr(utility, "rows", lambda run, keys: keys)
     monkeypatch.setattr(Measured, "appears", lambda measured, key, seconds: True)
     return rounds
 
@@ -257,7 +260,7 @@ def handed_over(monkeypatch):
 def test_coalitions_are_handed_over_in_the_order_of_the_plan_and_those_that_failed_last(run, handed_over):
     seeds = np.array([0, 1, 0, 1])
     with pytest.warns(UserWarning, match="2 coalitions could not be measured"):
-        utilities.measure(run, Wanted("some coalitions", "sparse_finetune", MEMBERS, seeds))
+        utility.measure(run, Wanted("some coalitions", "sparse_finetune", MEMBERS, seeds))
     asked = [[(members, seed) for _, members, seed in tasks] for tasks in handed_over]
     assert asked == [[("1100", 0), ("0011", 1), ("1010", 0), ("0101", 1)]] + [[("0011", 1), ("0101", 1)]] * 2
 
@@ -265,11 +268,11 @@ def test_coalitions_are_handed_over_in_the_order_of_the_plan_and_those_that_fail
 def test_a_task_is_a_path_and_ids(run, handed_over):
     from ray import cloudpickle
 
-    utilities.measure(run, Wanted("some coalitions", "sparse_finetune", MEMBERS, np.zeros(4, int)))
+    utility.measure(run, Wanted("some coalitions", "sparse_finetune", MEMBERS, np.zeros(4, int)))
     [tasks] = handed_over
-    assert all(len(cloudpickle.dumps((utilities.measure_one, task))) < 1000 for task in tasks)
+    assert all(len(cloudpickle.dumps((utility.measure_one, task))) < 1000 for task in tasks)
     [path] = {task[0] for task in tasks}
-    folder, asked = executors.read_common(path)
+    folder, asked = tasks.read_common(path)
     assert folder == run.folder and asked["params"] == run.params
-    [spec, *_] = utilities.specifications(run, WANTED)
+    [spec, *_] = utility.specifications(run, WANTED)
     assert run.measured.key(asked["spec"] | {"members": "1100", "seed": 0}) == run.measured.key(spec)

@@ -5,10 +5,12 @@ import pytest
 from scipy import stats
 from sklearn.cluster import AgglomerativeClustering
 
-from cdlib import params, stages, store
-from cdlib.errors import Refused
-from cdlib.properties import aesthetic_score, cluster_entropy
-from cdlib.properties.cluster_entropy import assign, entropy, ward
+from cdlib import store
+from cdlib.base import params
+from cdlib.base.errors import Refused
+from cdlib.measure.properties import aesthetic_score, cluster_entropy
+from cdlib.measure.properties.cluster_entropy import assign, entropy, ward
+from cdlib.models import stages
 
 BLOBS = np.concatenate([np.random.default_rng(k).normal(6 * k, 1, (20, 5)) for k in range(4)]).astype(np.float32)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cdlib import coalitions
+from cdlib.data import coalitions
 
 KERNEL_20 = [
     {1, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16, 19},

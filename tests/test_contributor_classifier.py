@@ -5,9 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cdlib import datasets, names, params, properties, stages
-from cdlib.errors import Refused
-from cdlib.properties import contributor_classifier, inception_score
+from cdlib.base import params, registry
+from cdlib.base.errors import Refused
+from cdlib.data import datasets
+from cdlib.measure import properties
+from cdlib.measure.properties import contributor_classifier, inception_score
+from cdlib.models import stages
 
 
 def dataset(alike=False, side_px=16, n_each=30):
@@ -33,7 +36,7 @@ def given(monkeypatch, tiny):
 
     def give(data):
         monkeypatch.setattr(stages, "dataset", lambda params: data)
-        monkeypatch.setattr("cdlib.properties.classifier.STEPS", 60)
+        monkeypatch.setattr("cdlib.measure.properties.classifier.STEPS", 60)
         changes = {"feature": "contributor_classifier", "embedding": "pooled_pixels", "fid_embedding": "pooled_pixels"}
         return params.check(tiny | changes | {"compared": ["D-TRAK"]}, "given")
 
@@ -78,18 +81,18 @@ def test_a_fifth_of_each_contributors_images_is_held_out_and_none_of_few():
 @pytest.mark.parametrize("name", ["fid", "kid"])
 def test_a_distance_to_the_training_images_is_smaller_for_images_that_are_like_them(given, tmp_path, name):
     data = dataset()
-    own = names.properties(given(data) | {"also": [f"{name}/pooled_pixels"]})[name]
+    own = registry.properties(given(data) | {"also": [f"{name}/pooled_pixels"]})[name]
     module = properties.named(name)
     module.prepare(tmp_path, own)
     like = module.value(own, module.per_image(tmp_path, own, data.images[::2]))
     unlike = module.value(own, module.per_image(tmp_path, own, 255 - data.images))
     assert like < 0.3 * unlike
-    assert names.sign(own) == -1
+    assert registry.sign(own) == -1
 
 
 def test_fid_and_kid_share_the_training_images_and_notice_others(given, tmp_path):
     data = dataset()
-    found = names.properties(given(data) | {"also": ["fid/pooled_pixels", "kid/pooled_pixels"]})
+    found = registry.properties(given(data) | {"also": ["fid/pooled_pixels", "kid/pooled_pixels"]})
     made = {name: properties.named(name).prepare(tmp_path, found[name]) for name in ("fid", "kid")}
     assert made["fid"] == made["kid"]
     before = properties.named("kid").settings(tmp_path, found["kid"])

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from cdlib import coalitions, controls, lds, shapley
+from cdlib.credit import controls, shapley
+from cdlib.data import coalitions
+from cdlib.judge import lds
 
 
 def test_number_of_images_is_the_counts():

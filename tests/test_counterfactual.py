@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cdlib import counterfactual, figures, store
-from cdlib.errors import Missing
+from cdlib import store
+from cdlib.base.errors import Missing
+from cdlib.judge import counterfactual
+from cdlib.show import figures
 
 
 def test_relative_change_is_in_percent_of_the_full_model():

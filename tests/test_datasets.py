@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cdlib import contributors, datasets, plan
-from cdlib.datasets import digits
-from cdlib.errors import Refused
-from cdlib.params import defaults
+from cdlib.base.errors import Refused
+from cdlib.base.params import defaults
+from cdlib.data import contributors, datasets, design
+from cdlib.data.datasets import digits
 
 DEFAULTS = defaults()
 
@@ -21,7 +21,7 @@ def table(**changes):
 def test_twenty_contributors_give_56_images_each():
     given = table()
     assert contributors.counts(given).tolist() == [56] * 20
-    assert plan.n_contributors(DEFAULTS) == len(contributors.labels(given)) == 20
+    assert design.n_contributors(DEFAULTS) == len(contributors.labels(given)) == 20
 
 
 def test_no_image_is_given_twice():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from cdlib.datasets import files, image_folder
-from cdlib.errors import Refused
+from cdlib.base.errors import Refused
+from cdlib.data.datasets import files, image_folder
 
 SIDE = 8
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cdlib import baselines, params, paths
+from cdlib.base import params, paths
+from cdlib.credit import methods
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "Sparsified-FT Shapley (Ours)"
@@ -44,7 +45,7 @@ def test_our_credit_predicts_better_than_every_baseline_and_than_counting_images
 def test_every_method_that_applies_is_judged_at_every_alpha():
     scores = committed("table_3")
     shapley = ["Retraining Shapley", "FT Shapley", "Sparsified-FT Shapley (paper's estimator)", OURS]
-    expected = {*baselines.names(params.load(paths.params("digits_full"))), *shapley}
+    expected = {*methods.names(params.load(paths.params("digits_full"))), *shapley}
     for alpha in (0.25, 0.5, 0.75):
         rows = scores[(scores.alpha == alpha) & (scores.interval == "subsets")]
         assert set(rows.method) == expected and rows[["low", "high", "ceiling_percent"]].notna().all(axis=None)

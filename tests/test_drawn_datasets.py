@@ -5,9 +5,10 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, ward
 from scipy.stats import entropy, spearmanr
 
-from cdlib import contributors, seeds
-from cdlib.datasets import faces, painters
-from cdlib.errors import Refused
+from cdlib.base import seeds
+from cdlib.base.errors import Refused
+from cdlib.data import contributors
+from cdlib.data.datasets import faces, painters
 
 PARAMS = {faces: {"n_contributors": 20, "assignment_seed": 0}, painters: {"n_contributors": 24, "assignment_seed": 0}}
 COUNTS = {faces: faces.IMAGES, painters: painters.CANVASES}

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdlib import cells, names, new, paper, params, paths, store
+from cdlib import store
+from cdlib.base import params, paths, registry
+from cdlib.cli import new
+from cdlib.show import paper
+from cdlib.store import cells
 
 N, EACH = 6, 4
 OWN = "mine_for_every_property:bright"
-EVERY = [*names.FEATURES, OWN]
+EVERY = [*registry.FEATURES, OWN]
 SMALL = {
     "executor": "serial", "device": "cpu", "batch_size": 4, "train_steps": 2, "prune_steps": 2, "finetune_steps": 2,
     "sampling_steps": 2, "n_images": 8, "n_reference": 8, "n_clusters": 2, "n_empty_seeds": 1, "n_full_seeds": 1,

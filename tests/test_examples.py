@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import coalition, examples, plan, properties, stages, utilities
+from cdlib.data import design
+from cdlib.measure import properties, utility, worker
+from cdlib.models import stages
+from cdlib.show import examples
 
 COMPARED = ["Sparsified-FT Shapley (Ours)", "Leave-one-out (LOO)"]
 
@@ -24,25 +27,25 @@ def attributions(values):
 
 @pytest.fixture
 def everybody(run):
-    return utilities.measure(run, plan.ends(run.params)[0])
+    return utility.measure(run, design.ends(run.params)[0])
 
 
 def test_only_what_the_counterfactual_does_not_measure_is_asked_for_once_more(values, attributions):
-    wanted = plan.shown(values, attributions)
+    wanted = design.shown(values, attributions)
     assert set(wanted) == {(m, f"remove_top_{k}") for m in COMPARED for k in (10, 20)}
     assert all(len(w) == 1 and w.procedure == "retrain" for w in wanted.values())
     assert np.flatnonzero(~wanted[COMPARED[0], "remove_top_10"].members[0]).tolist() == [18, 19]
-    assert plan.shown(values | {"shown_fractions": [0.4, 0.01]}, attributions) == {}  # 1 % of 20 is nobody
+    assert design.shown(values | {"shown_fractions": [0.4, 0.01]}, attributions) == {}  # 1 % of 20 is nobody
 
 
 def test_the_plan_counts_the_shown_models(values):
-    with_them, without = (plan.n_planned(values | {"shown_fractions": f})["retrain"] for f in ([0.1, 0.2, 0.4], [0.4]))
+    with_them, without = (design.n_planned(values | {"shown_fractions": f})["retrain"] for f in ([0.1, 0.2, 0.4], [0.4]))
     assert with_them - without == 2 * len(COMPARED)
 
 
 def test_together_are_all_coalitions_in_their_order(values, attributions):
-    several = plan.shown(values, attributions) | plan.counterfactual(values, attributions)
-    one = plan.together("all", several.values())
+    several = design.shown(values, attributions) | design.counterfactual(values, attributions)
+    one = design.together("all", several.values())
     assert len(one) == sum(map(len, several.values())) and one.procedure == "retrain"
     assert (one.members == np.concatenate([w.members for w in several.values()])).all()
 
@@ -90,8 +93,8 @@ def test_without_a_figure_no_training_image_is_looked_at(run, monkeypatch):
 def test_models_have_the_mean_over_seeds_and_the_images_of_the_first(run, everybody):
     n = len(everybody.members[0])
     members = np.arange(n) > 0
-    wanted = plan.Wanted("w", "retrain", np.stack([members, members]), np.array([0, 1]))
-    table = utilities.measure(run, wanted)
+    wanted = design.Wanted("w", "retrain", np.stack([members, members]), np.array([0, 1]))
+    table = utility.measure(run, wanted)
     drawn = examples.models(run, everybody, {("TRAK", "remove_top_25"): table})
     assert drawn.title.tolist() == ["Full model", "Without the top 25 % by TRAK"]
     assert drawn.value.to_list() == pytest.approx([everybody.inception_score.mean(), table.inception_score.mean()])
@@ -142,9 +145,9 @@ def test_pairs_are_the_images_with_those_scores(run, monkeypatch):
 )
 def test_enough_images_are_kept_to_choose_from(members, procedure, n_images, side_px, kept):
     spec = {"members": members, "procedure": procedure, "sampler": {"n_images": n_images}}
-    assert coalition._n_kept(spec, side_px, ()) == kept
+    assert worker._n_kept(spec, side_px, ()) == kept
 
 
 def test_where_features_are_kept_for_the_fid_more_large_images_are():
     spec = {"members": "1101", "procedure": "gradient_ascent", "sampler": {"n_images": 1024}}
-    assert coalition._n_kept(spec, 256, ("inception_pool",)) == 64
+    assert worker._n_kept(spec, 256, ("inception_pool",)) == 64

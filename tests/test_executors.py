@@ -13,8 +13,10 @@ from unittest import mock
 
 import pytest
 
-from cdlib import cluster, executors, store
-from cdlib.executors import EXECUTORS, Where, n_places, processes
+from cdlib import store
+from cdlib.measure.executors import EXECUTORS, local, ray
+from cdlib.measure.executors.local import processes
+from cdlib.measure.executors.tasks import Where, n_places
 
 LOCAL = ["serial", "processes"]  # that of several machines is held to the same contract in test_cluster
 WAIT_SECONDS = 120
@@ -22,7 +24,7 @@ WAIT_SECONDS = 120
 # A worker holds the lock of its file for as long as it lives.
 NAPPING = """
 import fcntl, pathlib, sys, time
-from cdlib.executors import processes
+from cdlib.measure.executors.local import processes
 
 def nap(task):
     with open(task, "w") as file:
@@ -71,8 +73,8 @@ def see_cuda(task):
 
 def measure_and_see_cuda(task):
     """The same after importing what measuring takes."""
-    import cdlib.coalition
-    import cdlib.families.text_to_image  # noqa: F401
+    import cdlib.measure.worker
+    import cdlib.models.families.text_to_image  # noqa: F401
 
     see_cuda(task)
 
@@ -88,9 +90,9 @@ def take_turns(turn, n_gpus):
     """The GPUs that the next two workers begin on, of so many simulated ones."""
     taken = []
     cuda = {"is_available": lambda: True, "device_count": lambda: n_gpus, "set_device": taken.append}
-    with mock.patch.multiple("torch.cuda", **cuda), mock.patch.object(executors, "_end_with_parent"):
-        executors._begin(turn)
-        executors._begin(turn)
+    with mock.patch.multiple("torch.cuda", **cuda), mock.patch.object(local, "_end_with_parent"):
+        local._begin(turn)
+        local._begin(turn)
     return taken
 
 
@@ -172,11 +174,11 @@ def test_no_worker_is_forked_from_a_process_that_has_used_cuda(tmp_path, server)
 USED = """
 import sys
 from pathlib import Path
-from cdlib import executors
+from cdlib.measure.executors import local
 sys.path.insert(0, sys.argv[1])
 from test_executors import seen_in_workers
 if __name__ == "__main__":
-    executors.PRELOADED[:] = ["diffusers.utils"]
+    local.PRELOADED[:] = ["diffusers.utils"]
     print(seen_in_workers(Path(sys.argv[2])))
 """
 
@@ -197,7 +199,7 @@ def test_workers_wait_for_the_next_tasks_on_cpus_and_end_on_gpus(tmp_path, serve
     first, *again = ({pid for pid, _ in seen_in_workers(tmp_path, 1)} for _ in range(3))
     assert again == [first, first]
     assert list(processes(note, [str(tmp_path / "a")], 1, Where("cuda"))) == [(str(tmp_path / "a"), None)]
-    assert not executors.WAITING.keys() & {1}
+    assert not local.WAITING.keys() & {1}
 
 
 QUOTAS = {
@@ -221,8 +223,8 @@ def eight_cores(monkeypatch, quota):
 @pytest.mark.parametrize(("quota", "cores"), [({}, 8), (QUOTAS["v1"], 1), (QUOTAS["v2"], 1)], ids=["none", *QUOTAS])
 def test_a_quota_of_one_core_is_one_place_for_ray_too(quota, cores, monkeypatch):
     told = {}
-    monkeypatch.setattr(cluster, "_connect", lambda ray, address, **how: told.update(how))
+    monkeypatch.setattr(ray, "_connect", lambda ray, address, **how: told.update(how))
     eight_cores(monkeypatch, quota)
-    with cluster._connected(mock.Mock(), ""):
+    with ray._connected(mock.Mock(), ""):
         assert n_places() == told["num_cpus"] == cores
     assert store.machine().endswith(f" {cores} cores")

@@ -12,12 +12,17 @@ from diffusers.models.attention_processor import Attention
 from diffusers.training_utils import EMAModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from cdlib import bases, datasets, families, measured, params, pretrained, properties, prune, sample, stages, store, utilities
-from cdlib.errors import Refused
-from cdlib.families import latent
-from cdlib.plan import Wanted
-from cdlib.recipes import Recipe
-from cdlib.train import train
+from cdlib import store
+from cdlib.base import params
+from cdlib.base.errors import Refused
+from cdlib.data import datasets
+from cdlib.data.design import Wanted
+from cdlib.measure import properties, utility
+from cdlib.models import bases, families, pretrained, prune, sample, stages
+from cdlib.models.families import latent
+from cdlib.models.procedures import Recipe
+from cdlib.models.train import train
+from cdlib.store import measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RNG = np.random.default_rng(0)
@@ -661,7 +666,7 @@ def test_each_procedure_starts_from_its_model_and_what_nobody_gives_changes_noth
     }
     values = {}
     for procedure, model in starts.items():
-        table = utilities.measure(run, Wanted("ends", procedure, np.array([[0] * 5, [1] * 5], bool), np.array([0, 0])))
+        table = utility.measure(run, Wanted("ends", procedure, np.array([[0] * 5, [1] * 5], bool), np.array([0, 0])))
         values[procedure] = table.aesthetic_score.tolist()
         score = properties.named("aesthetic_score").per_image(run.folder, run.params, sample.draw(model, 4, 2, 256))
         np.testing.assert_array_equal(run.measured.arrays(table.key[0])["aesthetic_score/score"], score["score"])

@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdlib import __main__, cache, coalition, done, executors, stages, store, utilities, writing
-from cdlib.errors import Unwritable
-from cdlib.measured import Measured
-from cdlib.plan import Wanted
+from cdlib import __main__, store
+from cdlib.base import disk
+from cdlib.base.errors import Unwritable
+from cdlib.data.design import Wanted
+from cdlib.measure import executors, utility, worker
+from cdlib.models import stages
+from cdlib.store import cache, completion
+from cdlib.store.measured import Measured
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"procedure": "retrain", "members": "01", "seed": 1}
@@ -32,7 +36,7 @@ ON_A_DISK = """
 import contextlib, json, os, resource, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np
-import cdlib.coalition
+import cdlib.measure.worker
 from cdlib import params, store, utilities
 from cdlib.errors import Unwritable
 from cdlib.plan import Wanted
@@ -105,7 +109,7 @@ if __name__ == "__main__":
 # One of two runs that ask for the same coalitions of the same folder at once.
 AT_ONCE = """
 import pathlib, sys, time
-import cdlib.coalition
+import cdlib.measure.worker
 import numpy as np
 from cdlib import params, store, utilities
 from cdlib.plan import Wanted
@@ -175,9 +179,9 @@ def test_an_error_of_the_disk_is_not_tried_again(run, monkeypatch):
         tried.append(seed)
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr(coalition, "train", full)
+    monkeypatch.setattr(worker, "train", full)
     with pytest.raises(Unwritable, match=r"^/somewhere: No space left on device \(.* MB free\); make space and run again"):
-        utilities.measure(run, WANTED)
+        utility.measure(run, WANTED)
     assert tried == [0] and not list(run.measured.folder.rglob("*.json"))
 
 
@@ -208,13 +212,13 @@ def test_a_disk_that_fills_up_under_the_command_line_is_told_in_one_line(tmp_pat
 
 def test_a_killed_writer_leaves_the_whole_file_that_was_there(tmp_path):
     target = tmp_path / "large.bin"
-    writing.write_bytes(target, b"whole")
+    disk.write_bytes(target, b"whole")
     with subprocess.Popen([sys.executable, "-c", WRITER, target]) as writer:
         while not list(tmp_path.glob(".large.bin.*.tmp")):
             pass
         os.kill(writer.pid, signal.SIGKILL)
     assert target.read_bytes() in (b"whole", bytes(30_000_000))
-    writing.write_bytes(target, b"again")
+    disk.write_bytes(target, b"again")
     assert target.read_bytes() == b"again"
 
 
@@ -232,17 +236,17 @@ def test_two_runs_at_once_end_in_the_same_table_and_whole_pairs(run, tmp_path):
 
 def one_by_one(run, wanted=WANTED):
     """{key: task} of coalitions, as workers get them."""
-    specs = {run.measured.key(spec): spec for spec in utilities.specifications(run, wanted)}
-    return {key: task for task, key in utilities._tasks(run, specs, ()).items()}
+    specs = {run.measured.key(spec): spec for spec in utility.specifications(run, wanted)}
+    return {key: task for task, key in utility._tasks(run, specs, ()).items()}
 
 
 def test_a_coalition_that_another_run_has_measured_meanwhile_is_not_measured_again(run, monkeypatch):
     first, second, *_ = one_by_one(run).values()
-    utilities.measure_one(first)
-    monkeypatch.setattr(coalition, "train", lambda *_, **__: pytest.fail("measured again"))
-    utilities.measure_one(first)
+    utility.measure_one(first)
+    monkeypatch.setattr(worker, "train", lambda *_, **__: pytest.fail("measured again"))
+    utility.measure_one(first)
     with pytest.raises(pytest.fail.Exception):
-        utilities.measure_one(second)
+        utility.measure_one(second)
 
 
 def test_writers_of_other_values_under_one_key_leave_one_whole_pair(tmp_path):
@@ -299,14 +303,14 @@ def elsewhere(run, seconds):
 
 def test_a_record_that_a_shared_folder_shows_late_is_waited_for(run, monkeypatch):
     monkeypatch.setitem(executors.EXECUTORS, "serial", elsewhere(run, 0.3))
-    assert len(utilities.measure(run, WANTED)) == 8
+    assert len(utility.measure(run, WANTED)) == 8
 
 
 def test_a_record_that_is_never_seen_is_a_failure_with_its_reason_and_no_record(run, monkeypatch):
     monkeypatch.setitem(executors.EXECUTORS, "serial", elsewhere(run, None))
-    monkeypatch.setattr(writing, "SEEN_SECONDS", 0.1)
+    monkeypatch.setattr(disk, "SEEN_SECONDS", 0.1)
     with pytest.raises(RuntimeError, match="none of 8 .*: written by a worker, not seen here: do all share this folder"):
-        utilities.measure(run, WANTED)
+        utility.measure(run, WANTED)
     assert not list(run.measured.folder.rglob("*.json"))
 
 
@@ -316,25 +320,25 @@ def test_a_worker_waits_for_a_file_that_a_shared_folder_shows_late(run, file):
     path = run.folder / ("asked" if file == "asked" else f"models/{file}")
     hidden = path.rename(path.with_suffix(".hidden"))
     later(0.3, hidden.rename, path)
-    coalition._look.cache_clear()
-    utilities.measure_one(task)
+    worker._look.cache_clear()
+    utility.measure_one(task)
     assert run.measured.complete(key)
 
 
 def test_a_torn_model_is_named_and_trained_again_by_its_notebook(made, scratch, tiny):
     shutil.copytree(made, scratch / "tiny")
-    given = {n: v for n, v in tiny.items() if n in done.names("02_train")} | {"name": "tiny", "device": "cpu"}
+    given = {n: v for n, v in tiny.items() if n in completion.names("02_train")} | {"name": "tiny", "device": "cpu"}
     store.open(
-        "01_contributors", {n: v for n, v in given.items() if n in done.names("01_contributors")} | {"name": "tiny"}
+        "01_contributors", {n: v for n, v in given.items() if n in completion.names("01_contributors")} | {"name": "tiny"}
     ).done()
     run = store.open("02_train", given)
     stages.full(run), run.done()
     path = stages.path(run.folder, "full")
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    assert done.why_not("02_train", run.params) == "full.safetensors was changed"
+    assert completion.why_not("02_train", run.params) == "full.safetensors was changed"
     with pytest.warns(UserWarning, match=f"^{path}: full.safetensors was changed; made again"):
         again = store.open("02_train", given)
     stages.full(again), again.done()
     assert cache.get(path) and path.read_bytes() == whole
-    assert done.why_not("02_train", run.params) is None
+    assert completion.why_not("02_train", run.params) is None

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torchvision import models
 from transformers import BlipConfig, BlipForQuestionAnswering, BlipImageProcessor
 
-from cdlib import features, pretrained
-from cdlib.errors import Refused
+from cdlib.base.errors import Refused
+from cdlib.measure import features
+from cdlib.models import pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY_CLIP = {
@@ -97,7 +98,7 @@ def clip_by_hand(model, images):
 
 
 def test_importing_features_does_not_import_torch():
-    code = "import sys, cdlib.features; sys.exit('torch' in sys.modules)"
+    code = "import sys, cdlib.measure.features; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from cdlib.fid import fid, kid
+from cdlib.measure.frechet import fid, kid
 
 rng = np.random.default_rng(0)
 

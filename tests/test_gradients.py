@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cdlib import families, gradients, seeds
-from cdlib.train import NotFinite
+from cdlib.base import seeds
+from cdlib.models import families, gradients
+from cdlib.models.train import NotFinite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIGS = {

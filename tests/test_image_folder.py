@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cdlib import contributors, datasets, done, params, paths
-from cdlib.datasets import files, image_folder
-from cdlib.errors import Refused
+from cdlib.base import params, paths
+from cdlib.base.errors import Refused
+from cdlib.data import contributors, datasets
+from cdlib.data.datasets import files, image_folder
+from cdlib.store import completion
 
 SIDE = 8
 GIVEN = {"ann": 3, "bob": 2, "cy": 4}
@@ -368,12 +370,12 @@ def test_kept_images_that_are_not_whole_are_decoded_again(given):
 
 def test_a_changed_image_or_owner_undoes_the_notebooks(given):
     values = params.check({"name": "mine", "alphas": [0.5]} | write_csv(given, ROWS), "mine")
-    seen = [done.inputs("01_contributors", values)]
+    seen = [completion.inputs("01_contributors", values)]
     noise(70).save(Path(given["images"]) / FILES[0])
-    seen.append(done.inputs("01_contributors", values))
+    seen.append(completion.inputs("01_contributors", values))
     put(given["images"], "ann/.DS_Store", b"x")
-    assert done.inputs("01_contributors", values) == seen[-1]
+    assert completion.inputs("01_contributors", values) == seen[-1]
     with open(values["contributors_csv"], "a") as file:
         csv.writer(file).writerow([])
-    seen.append(done.inputs("01_contributors", values))
+    seen.append(completion.inputs("01_contributors", values))
     assert len(set(seen)) == 3

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cdlib import families, gradients, influence, similarity, sketches
+from cdlib.credit import influence, similarity
+from cdlib.measure import sketches
+from cdlib.models import families, gradients
 
 METHODS = {
     "gradient_similarity": lambda train, queries, damping: similarity.cosine(train, queries),

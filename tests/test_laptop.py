@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import baselines, params, paths
+from cdlib.base import params, paths
+from cdlib.credit import methods
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "Sparsified-FT Shapley (Ours)"
@@ -47,7 +48,7 @@ def test_our_lds_stands_in_its_interval_beside_a_ceiling(run, by_alpha):
 def test_every_method_that_applies_is_judged_on_thirty_test_coalitions(run, by_alpha):
     scores = committed(run, by_alpha)
     shapley = {"Retraining Shapley", "FT Shapley", "Sparsified-FT Shapley (paper's estimator)", OURS}
-    expected = {*baselines.names(params.load(paths.params(f"{run}_full"))), *shapley}
+    expected = {*methods.names(params.load(paths.params(f"{run}_full"))), *shapley}
     for alpha in (0.25, 0.5, 0.75):
         rows = scores[(scores.alpha == alpha) & (scores.interval == "subsets")]
         assert set(rows.method) == expected and set(rows.n_coalitions) == {30}

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cdlib import coalitions, lds, shapley
-from cdlib.errors import Missing
+from cdlib.base.errors import Missing
+from cdlib.credit import shapley
+from cdlib.data import coalitions
+from cdlib.judge import lds
 
 N, B, S = 12, 40, 3
 

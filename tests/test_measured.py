@@ -7,10 +7,10 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from cdlib import measured
-from cdlib.errors import Refused
-from cdlib.measured import Measured
-from cdlib.snapshot import Snapshot
+from cdlib.base.errors import Refused
+from cdlib.cli.snapshot import Snapshot
+from cdlib.store import measured
+from cdlib.store.measured import Measured
 
 SPEC = {
     "dataset": {"name": "digits", "contributors": "0a1b"},

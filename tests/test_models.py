@@ -11,11 +11,13 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cdlib import cache, families, params, paths, recipes, sample
-from cdlib.datasets.digits import images_and_classes
-from cdlib.errors import NotFinite, Refused, Untrained
-from cdlib.recipes import Recipe
-from cdlib.train import train
+from cdlib.base import params, paths
+from cdlib.base.errors import NotFinite, Refused, Untrained
+from cdlib.data.datasets.digits import images_and_classes
+from cdlib.models import families, procedures, sample
+from cdlib.models.procedures import Recipe
+from cdlib.models.train import train
+from cdlib.store import cache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = families.preset("unet_8x8") | {"noise_schedule": "linear"}
@@ -200,7 +202,7 @@ def test_a_warm_up_longer_than_the_training_ends_on_its_way_up():
 
 
 def test_released_fine_tuning_has_the_rates_of_the_first_200_of_500_warm_up_steps():
-    recipe = recipes.recipe(params.load(paths.root() / "params" / "artbench_released.yaml"), "finetune")
+    recipe = procedures.recipe(params.load(paths.root() / "params" / "artbench_released.yaml"), "finetune")
     same = {"lr": recipe.lr, "schedule": recipe.schedule, "warmup_steps": recipe.warmup_steps, "steps": recipe.steps}
     assert moves(replace(RECIPE, **same)) == pytest.approx(3e-4 * np.arange(200) / 500, abs=1e-7)
 

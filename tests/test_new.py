@@ -8,7 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from cdlib import __main__, check, command, families, new, params, paths
+from cdlib import __main__
+from cdlib.base import params, paths
+from cdlib.cli import check, command, new
+from cdlib.models import families
 
 N, EACH = 4, 5
 

@@ -186,7 +186,7 @@ def test_defaults_are_those_of_the_digits_run(name):
 
 
 def test_the_digits_run_names_every_parameter():
-    from cdlib.params import Params
+    from cdlib.base.params import Params
 
     assert set(yaml.safe_load((ROOT / "params" / "digits.yaml").read_text())) == set(Params.model_fields)
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from cdlib import params, paths
+from cdlib.base import params, paths
 
 NOTES = (paths.root() / "NOTES_ON_THE_PAPER.md").read_text(encoding="utf-8")
 NAME = re.compile(r"`(\w+): ([^`]+)`")

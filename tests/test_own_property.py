@@ -5,9 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from cdlib import coalition, names, params, plan, properties, store, utilities
-from cdlib.errors import Refused
-from cdlib.properties import own
+from cdlib import store
+from cdlib.base import params, registry
+from cdlib.base.errors import Refused
+from cdlib.data import design
+from cdlib.measure import properties, utility, worker
+from cdlib.measure.properties import own
 
 MINE = """
 import numpy as np
@@ -131,8 +134,8 @@ def several(run, **changes):
 def test_all_properties_are_measured_from_the_same_images(run, mine):
     asked = several(run, also=["kid/pooled_pixels", "mine_for_tests:brightness/mean/lower", "fid/pooled_pixels"])
     properties.prepare(asked.folder, asked.params)
-    table = utilities.measure(asked, plan.ends(asked.params)[0])
-    one = utilities.measure(run, plan.ends(run.params)[0])
+    table = utility.measure(asked, design.ends(asked.params)[0])
+    one = utility.measure(run, design.ends(run.params)[0])
     assert {"inception_score", "kid", "mine_for_tests:brightness", "fid"} <= set(table.columns)
     assert table.inception_score.tolist() == one.inception_score.tolist()
     assert set(table.key).isdisjoint(one.key)
@@ -143,36 +146,36 @@ def test_all_properties_are_measured_from_the_same_images(run, mine):
 def test_what_is_better_when_lower_counts_as_its_negative(run, mine):
     asked = several(run, also=["kid/pooled_pixels", "mine_for_tests:brightness/lower", "mine_for_tests:spread"])
     properties.prepare(asked.folder, asked.params)
-    table = utilities.measure(asked, plan.ends(asked.params)[0])
+    table = utility.measure(asked, design.ends(asked.params)[0])
     for name, sign in {"inception_score": 1, "kid": -1, "mine_for_tests:brightness": -1, "mine_for_tests:spread": 1}.items():
-        assert utilities.values(asked, table, name).tolist() == (sign * table[name]).tolist()
-        assert utilities.by_seed(asked, table, name)[1].ravel().tolist() == (sign * table[name]).tolist()
+        assert utility.values(asked, table, name).tolist() == (sign * table[name]).tolist()
+        assert utility.by_seed(asked, table, name)[1].ravel().tolist() == (sign * table[name]).tolist()
 
 
 def test_a_function_of_the_users_can_be_the_runs_property(run, mine):
     asked = several(run, property="mine_for_tests:spread", direction="lower")
     properties.prepare(asked.folder, asked.params)
-    table = utilities.measure(asked, plan.ends(asked.params)[0])
-    assert (utilities.values(asked, table) < 0).all()
+    table = utility.measure(asked, design.ends(asked.params)[0])
+    assert (utility.values(asked, table) < 0).all()
 
 
 def test_one_that_fails_is_named_in_the_record(run, mine):
     asked = several(run, property="mine_for_tests:spread")
-    wanted = plan.ends(asked.params)[0]
+    wanted = design.ends(asked.params)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own, "function", lambda name: lambda images: np.nan)
         with pytest.raises(RuntimeError, match="mine_for_tests:spread: gave nan"):
-            utilities.measure(asked, wanted)
-    record = asked.measured.read(asked.measured.key(utilities.specifications(asked, wanted)[0]))
+            utility.measure(asked, wanted)
+    record = asked.measured.read(asked.measured.key(utility.specifications(asked, wanted)[0]))
     assert record["status"] == "failed" and "mine_for_tests:spread" in record["error"]
 
 
 def test_a_source_that_changed_since_it_was_asked_for_measures_nothing(run, mine):
     asked = several(run, property="mine_for_tests:spread")
-    spec = utilities.specifications(asked, plan.ends(asked.params)[0])[0]
+    spec = utility.specifications(asked, design.ends(asked.params)[0])[0]
     spec["properties"]["mine_for_tests:spread"]["source"] = "another"
     with pytest.raises(Refused, match="its source has changed"):
-        coalition.measure(str(asked.folder), asked.params, spec)
+        worker.measure(str(asked.folder), asked.params, spec)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_other_properties_are_checked(tiny, also, told):
 
 
 def test_each_property_has_its_own_settings(tiny):
-    found = names.properties(tiny | {"also": ["aesthetic_score/colourfulness", "a.b:c/percentile/lower"]})
+    found = registry.properties(tiny | {"also": ["aesthetic_score/colourfulness", "a.b:c/percentile/lower"]})
     assert list(found) == ["inception_score", "aesthetic_score", "a.b:c"]
     assert found["aesthetic_score"]["feature"] == "colourfulness" and found["inception_score"]["feature"] == tiny["feature"]
     assert (found["a.b:c"]["aggregate"], found["a.b:c"]["direction"]) == ("percentile", "lower")

@@ -9,9 +9,12 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 from PIL import Image
 
-from cdlib import __main__, check, datasets, params, paths
-from cdlib.datasets import owners
-from cdlib.errors import Refused
+from cdlib import __main__
+from cdlib.base import params, paths
+from cdlib.base.errors import Refused
+from cdlib.cli import check
+from cdlib.data import datasets
+from cdlib.data.datasets import owners
 
 WHO = ("ann", "bob", "cy", "dee")
 FILES = [f"{who}/{i}.png" for who in WHO for i in range(2)]

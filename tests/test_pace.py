@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdlib import pace
+from cdlib.cli import pace
 
 NOW = 1e9
 

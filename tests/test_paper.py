@@ -10,8 +10,12 @@ import pandas as pd
 import pytest
 from test_statement import played
 
-from cdlib import examples, overview, paper, params, paths, plan, reported, statement, store
-from cdlib.tables import Table
+from cdlib import store
+from cdlib.base import params, paths
+from cdlib.data import design
+from cdlib.show import examples, overview, paper, reported
+from cdlib.show.statement import statement
+from cdlib.show.tables import Table
 
 RUNS = {"digits": "pixel", "faces": "latent", "painters": "text_to_image"}
 EVERYWHERE = {"table_1", "table_2", "figure_1", "figure_2", "figure_3", "figure_4"}
@@ -38,7 +42,7 @@ for cell in cells[1:]:
 
 def tidy(values, rng):
     """Tables of a finished run, made up: {name: frame}."""
-    n, prop, methods = params.n_contributors(values), values["property"], [*values["compared"], plan.PAPERS]
+    n, prop, methods = params.n_contributors(values), values["property"], [*values["compared"], design.PAPERS]
     labels = [f"c{i:02d}" for i in range(n)]
     credits = [(m, prop, c, v, 0.1, v - 0.2, v + 0.2) for m in methods for c, v in zip(labels, rng.normal(size=n), strict=True)]
     kinds = ("subsets", "seeds", "paper")
@@ -174,7 +178,7 @@ def test_table_1_of_all_runs_has_a_column_for_each_and_the_papers_beneath(at):
     text = (at / "table_1.md").read_text()
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     assert re.search(r"\| digits +\| faces +\| painters +\|", text) and "61.44 ± 2.04" in text
-    assert rows.index("Pixel similarity (max)") < rows.index("D-TRAK") < rows.index(plan.OURS) < rows.index("Ceiling")
+    assert rows.index("Pixel similarity (max)") < rows.index("D-TRAK") < rows.index(design.OURS) < rows.index("Ceiling")
 
 
 def test_one_run_alone_makes_table_1_and_none_makes_no_table(at, tmp_path, monkeypatch):
@@ -204,7 +208,7 @@ def test_in_a_run_of_the_papers_setting_the_tables_have_reported_and_difference(
     made = paper.make(run)
     compared = {stem for stem, thing in made.items() if isinstance(thing, Table) and "difference" in thing.frame}
     assert compared == {stem for stem in made if stem.startswith("table")}
-    ours = made["table_1"].frame.set_index("method").loc[plan.OURS]
+    ours = made["table_1"].frame.set_index("method").loc[design.OURS]
     assert ours["difference"].to_numpy() == pytest.approx((ours["lds_percent"] - ours["reported"]).to_numpy())
     assert made["figure_3"].frame["reported"].notna().any()
 
@@ -261,7 +265,7 @@ def test_what_has_nothing_to_show_yet_is_left_out_and_named(name, tmp_path, monk
     for table in ("generated", "pairs"):
         before.write(table, run.table(table)[lambda rows: rows.title == examples.FULL])
     found = run.table("attributions")
-    before.write("attributions", found[found.method != plan.OURS])
+    before.write("attributions", found[found.method != design.OURS])
     before.write_arrays("examples", {n: a for n, a in run.arrays("examples").items() if not n.startswith("unlearning")})
     before.done()
     made = set(paper.make(run))

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR100
 
-from cdlib.datasets import artbench, celeba_hq, cifar20, files
-from cdlib.errors import Refused
+from cdlib.base.errors import Refused
+from cdlib.data.datasets import artbench, celeba_hq, cifar20, files
 
 FINE = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox

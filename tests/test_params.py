@@ -5,8 +5,13 @@ import pytest
 import yaml
 from diffusers import DDIMScheduler
 
-from cdlib import __main__, cells, command, families, names, params, paths, plan, run, store
-from cdlib.errors import Refused
+from cdlib import __main__, store
+from cdlib.base import params, paths, registry
+from cdlib.base.errors import Refused
+from cdlib.cli import command, run
+from cdlib.data import design
+from cdlib.models import families
+from cdlib.store import cells
 
 FILES = sorted((paths.root() / "params").glob("*.yaml"))
 
@@ -250,7 +255,7 @@ def test_what_a_file_may_not_hold_a_notebook_is_not_given_either(given, said, sc
 
 @pytest.mark.parametrize(("changes", "fewer"), OFF.values(), ids=OFF)
 def test_what_is_switched_off_is_not_planned(changes, fewer, scratch):
-    with_it, without = (plan.n_planned(params.check({"shown_fractions": [0.1, 0.4]} | c, "mine")) for c in ({}, changes))
+    with_it, without = (design.n_planned(params.check({"shown_fractions": [0.1, 0.4]} | c, "mine")) for c in ({}, changes))
     assert with_it.sum() - without.sum() == fewer
     assert (without > 0).all()
 
@@ -269,7 +274,7 @@ def test_a_cell_that_runs_again_takes_no_later_name_for_a_parameter():
 
 
 def test_sampling_starts_in_the_last_hundredth_of_the_chain_or_a_stride_before_it():
-    allowed = [n for n in range(1, 1001) if names.starts_in_noise(n)]
+    allowed = [n for n in range(1, 1001) if registry.starts_in_noise(n)]
     assert {2, 4, 10, 12, 15, 20, 25, 50, 100, 200, 250, 500, 1000} < set(allowed)
     for n in allowed:
         solver = DDIMScheduler()

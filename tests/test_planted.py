@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cdlib import paths
+from cdlib.base import paths
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from cdlib import attributions, coalitions, precision
-from cdlib.shapley import Credit
+from cdlib.credit import attributions, precision
+from cdlib.credit.shapley import Credit
+from cdlib.data import coalitions
 
 N, NOISE, N_ENDS = 6, 0.4, 5
 WORTH = np.array([1.5, 1.1, 0.8, 0.3, 0.2, 0.1])

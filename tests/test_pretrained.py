@@ -18,8 +18,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from cdlib import pretrained
-from cdlib.errors import Refused
+from cdlib.base.errors import Refused
+from cdlib.models import pretrained
 
 HUB = [name for name, part in pretrained.PARTS.items() if not part.is_file]
 FILES = [name for name, part in pretrained.PARTS.items() if part.is_file]
@@ -153,7 +153,7 @@ def test_another_file_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
 
 
 def test_a_path_is_relative_to_the_repository(tmp_path, monkeypatch):
-    monkeypatch.setattr("cdlib.paths.root", lambda: tmp_path)
+    monkeypatch.setattr("cdlib.base.paths.root", lambda: tmp_path)
     put(tmp_path / "parts" / "blip", pretrained.PARTS["blip_vqa"].files)
     assert pretrained.find("blip_vqa", {"blip_path": "parts/blip"}) == tmp_path / "parts" / "blip"
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cdlib import progress
+from cdlib.base import progress
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from cdlib import cache, properties
-from cdlib.datasets.digits import images_and_classes
-from cdlib.errors import Refused
-from cdlib.properties import classifier
-from cdlib.properties.inception_score import inception_score
+from cdlib.base.errors import Refused
+from cdlib.data.datasets.digits import images_and_classes
+from cdlib.measure import properties
+from cdlib.measure.properties import classifier
+from cdlib.measure.properties.inception_score import inception_score
+from cdlib.store import cache
 
 DIGITS = {"feature": "digits_classifier"}
 

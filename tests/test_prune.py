@@ -7,10 +7,10 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from cdlib import families, prune
-from cdlib.errors import Refused
-from cdlib.recipes import Recipe
-from cdlib.train import train
+from cdlib.base.errors import Refused
+from cdlib.models import families, prune
+from cdlib.models.procedures import Recipe
+from cdlib.models.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(steps=1, lr=1e-3, schedule="constant", batch_size=4)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cdlib import attributions, coalitions, fidelity, ranks
+from cdlib.credit import attributions, ranking
+from cdlib.data import coalitions
+from cdlib.judge import fidelity
 
 N = 12
 
@@ -27,18 +29,18 @@ def sure_of(pairs, n):
 
 def covered(true, sure):
     """Whether every true place lies in its interval."""
-    low, high = ranks.interval(sure)
-    place = ranks.rank(true)
+    low, high = ranking.interval(sure)
+    place = ranking.rank(true)
     return bool(np.all((low <= place) & (place <= high)))
 
 
 def test_of_two_contributors_the_critical_value_is_that_of_t():
-    found = ranks.critical(np.diag([1.0, 3.0]), 10, 0.95)
+    found = ranking.critical(np.diag([1.0, 3.0]), 10, 0.95)
     assert found == pytest.approx(stats.t.ppf(0.975, 10), rel=0.03)
 
 
 def test_of_equal_variances_the_critical_value_is_tukeys_and_below_bonferronis():
-    found = ranks.critical(np.eye(N), 30, 0.95)
+    found = ranking.critical(np.eye(N), 30, 0.95)
     assert found == pytest.approx(stats.studentized_range.ppf(0.95, N, 30) / np.sqrt(2), rel=0.02)
     assert found < stats.t.ppf(1 - 0.025 / (N * (N - 1) / 2), 30)
 
@@ -46,23 +48,23 @@ def test_of_equal_variances_the_critical_value_is_tukeys_and_below_bonferronis()
 def test_what_all_errors_have_in_common_changes_no_comparison():
     rng = np.random.default_rng(0)
     value, errors = rng.normal(size=N), covariance(rng, N)
-    assert np.array_equal(ranks.above(value, errors, 20), ranks.above(value, errors + 5, 20))
+    assert np.array_equal(ranking.above(value, errors, 20), ranking.above(value, errors + 5, 20))
 
 
 def test_more_confidence_makes_fewer_differences_sure():
     rng = np.random.default_rng(1)
     value, errors = 4 * rng.normal(size=N), covariance(rng, N)
-    less, more = (ranks.above(value, errors, 20, confidence) for confidence in (0.8, 0.99))
+    less, more = (ranking.above(value, errors, 20, confidence) for confidence in (0.8, 0.99))
     assert (more <= less).all() and more.sum() < less.sum()
 
 
 def test_credits_known_without_error_have_their_own_rank():
-    low, high = ranks.interval(ranks.above(np.array([3.0, 1.0, 2.0]), np.zeros((3, 3)), 5))
+    low, high = ranking.interval(ranking.above(np.array([3.0, 1.0, 2.0]), np.zeros((3, 3)), 5))
     assert low.tolist() == high.tolist() == [1, 3, 2]
 
 
 def test_equal_credits_share_the_better_rank():
-    assert ranks.rank(np.array([2.0, 5.0, 2.0, -1.0])).tolist() == [2, 1, 2, 4]
+    assert ranking.rank(np.array([2.0, 5.0, 2.0, -1.0])).tolist() == [2, 1, 2, 4]
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.5])
@@ -73,7 +75,7 @@ def test_rank_intervals_hold_all_true_ranks_at_the_nominal_rate(spread):
     root = np.linalg.cholesky(errors)
     for _ in range(times):
         judged = errors * rng.chisquare(freedom) / freedom  # the errors' size is not known either
-        hits += covered(true, ranks.above(true + root @ rng.standard_normal(n), judged, freedom))
+        hits += covered(true, ranking.above(true + root @ rng.standard_normal(n), judged, freedom))
     assert hits / times > 0.95 - 3 * np.sqrt(0.95 * 0.05 / times)
     if spread == 0:
         assert hits / times < 0.95 + 3 * np.sqrt(0.95 * 0.05 / times)  # and no more cautious than that
@@ -88,7 +90,7 @@ def test_rank_intervals_from_measured_coalitions_hold_all_true_ranks():
         utility = members @ true + rng.normal(size=60)
         ends = true.sum() + 0.3 * rng.normal(size=4), 0.3 * rng.normal(size=4)
         credit = attributions.of_pairs(members, utility, ends[1], ends[0])
-        hits += covered(true, ranks.above(credit.value, credit.covariance, credit.freedom))
+        hits += covered(true, ranking.above(credit.value, credit.covariance, credit.freedom))
     assert hits >= 26  # of 30: with .95, fewer come once in 300 times
 
 
@@ -105,13 +107,13 @@ def test_rank_intervals_from_measured_coalitions_hold_all_true_ranks():
 )
 def test_groups_are_those_known(n, pairs, letters):
     value = -np.arange(n, dtype=float)
-    assert [" ".join(found) for found in ranks.groups(value, sure_of(pairs, n))] == letters
+    assert [" ".join(found) for found in ranking.groups(value, sure_of(pairs, n))] == letters
 
 
 def test_after_z_come_two_letters():
     n = 30
     sure = np.triu(np.ones((n, n), bool), 1)
-    assert ranks.groups(-np.arange(n), sure)[24:29] == [["y"], ["z"], ["aa"], ["ab"], ["ac"]]
+    assert ranking.groups(-np.arange(n), sure)[24:29] == [["y"], ["z"], ["aa"], ["ab"], ["ac"]]
 
 
 @settings(max_examples=200, deadline=None)
@@ -120,11 +122,11 @@ def test_nobody_shares_a_group_with_one_surely_above_and_everybody_has_one(value
     value, n = np.array(value), len(value)
     greater = [(i, j) for i in range(n) for j in range(n) if value[i] > value[j]]
     sure = sure_of([pair for pair in greater if chance.random() < 0.4], n)
-    found = ranks.groups(value, sure)
+    found = ranking.groups(value, sure)
     assert all(found)
     assert not [(i, j) for i, j in zip(*np.nonzero(sure), strict=True) if set(found[i]) & set(found[j])]
-    low, high = ranks.interval(sure)
-    assert ((low <= ranks.rank(value)) & (ranks.rank(value) <= high)).all()
+    low, high = ranking.interval(sure)
+    assert ((low <= ranking.rank(value)) & (ranking.rank(value) <= high)).all()
 
 
 def test_the_covariance_of_a_credit_has_its_standard_errors_and_keeps_the_sum():

@@ -8,11 +8,18 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from cdlib import bench, done, figures, gradients, machine, names, plan, properties, sample, stages, store, train, utilities
-from cdlib import params as parameters
-from cdlib.errors import Refused
-from cdlib.families import pixel
-from cdlib.families.presets import PRESETS
+from cdlib import store
+from cdlib.base import machine, registry
+from cdlib.base import params as parameters
+from cdlib.base.errors import Refused
+from cdlib.cli import bench
+from cdlib.data import design
+from cdlib.measure import properties, utility
+from cdlib.models import gradients, sample, stages, train
+from cdlib.models.families import pixel
+from cdlib.models.families.presets import PRESETS
+from cdlib.show import figures
+from cdlib.store import completion
 
 # Another network than the preset's: wider.
 NETWORK = {**PRESETS["unet_8x8"]["network"], "block_out_channels": (24, 48)}
@@ -52,31 +59,31 @@ def test_the_given_weights_become_the_full_model_without_training(given, folder,
 def test_everybodys_value_is_the_given_models_own_and_nobody_and_coalitions_have_its_network(given, folder):
     full, sparse = stages.full(given), stages.sparse(given)
     assert sparse["config"]["network"] == full["config"]["network"] and sparse["parameters"] < full["parameters"]
-    everybody, nobody = plan.ends(given.params)
-    [row] = utilities.measure(given, everybody).to_dict("records")
+    everybody, nobody = design.ends(given.params)
+    [row] = utility.measure(given, everybody).to_dict("records")
     with machine.one_thread():
         model = stages.load(given.folder, given.params, "full")
         images = sample.draw(model, given["n_images"], given["sampling_steps"], given["sample_batch"], given["precision"])
-        own = names.properties(given.params)[given["property"]]
+        own = registry.properties(given.params)[given["property"]]
         seen = properties.named(own["property"]).per_image(given.folder, own, images)
     assert (given.measured.arrays(row["key"])["images"] == images).all()
     assert row[own["property"]] == properties.named(own["property"]).value(own, seen)
     for procedure in ("retrain", "sparse_finetune"):
-        assert utilities.context(given, procedure)["model"]["network"]["block_out_channels"] == [24, 48]
-    assert len(utilities.measure(given, nobody)) == 1
+        assert utility.context(given, procedure)["model"]["network"]["block_out_channels"] == [24, 48]
+    assert len(utility.measure(given, nobody)) == 1
 
 
 def test_other_weights_make_another_full_model_and_undo_the_notebook_that_took_them(given, folder):
-    before = stages.full(given)["digest"], *(done.inputs(n, given.params) for n in ("01_contributors", "02_train"))
+    before = stages.full(given)["digest"], *(completion.inputs(n, given.params) for n in ("01_contributors", "02_train"))
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor + 1 for name, tensor in weights(folder).items()}, file)
-    after = stages.full(given)["digest"], *(done.inputs(n, given.params) for n in ("01_contributors", "02_train"))
+    after = stages.full(given)["digest"], *(completion.inputs(n, given.params) for n in ("01_contributors", "02_train"))
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, True, False]
 
 
 def test_the_plan_counts_the_given_network_and_no_training_of_it(given):
     assert bench.models(given.params)[0].n_parameters() == sum(p.numel() for p in UNet2DModel(**NETWORK).parameters())
-    assert plan.n_planned(given.params)["given"] == 1
+    assert design.n_planned(given.params)["given"] == 1
 
 
 def rewrite(file, **changes):
@@ -233,7 +240,7 @@ def test_a_model_of_velocities_is_trained_and_drawn_as_diffusers_does_and_so_are
     stages.needed(given.folder, given.params)
     stages.full(given)
     model = stages.load(given.folder, given.params, "full")
-    assert utilities.context(given, "retrain")["model"]["prediction_type"] == "v_prediction"
+    assert utility.context(given, "retrain")["model"]["prediction_type"] == "v_prediction"
     unet, solver = UNet2DModel.from_pretrained(folder / "unet"), DDIMScheduler.from_pretrained(folder / "scheduler")
     x, t = model.initial_noise(range(3)), torch.tensor([0, 400, 999])
     kept, noise = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1), torch.randn_like(x)

@@ -11,10 +11,11 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cdlib import bases, families, params, stages
-from cdlib.errors import Refused
-from cdlib.families import ready
-from cdlib.families.presets import PRESETS
+from cdlib.base import params
+from cdlib.base.errors import Refused
+from cdlib.models import bases, families, stages
+from cdlib.models.families import ready
+from cdlib.models.families.presets import PRESETS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHAIN = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1)

@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from cdlib import cache, figures, params, paths, plan, provenance, store, style, tables
-from cdlib.report import index, report
+from cdlib import store
+from cdlib.base import params, paths
+from cdlib.data import design
+from cdlib.show import figures, provenance, style, tables
+from cdlib.show.report import index, report
+from cdlib.store import cache
 
 VALUES = params.check({"name": "tiny", "n_subsets": 60}, "tiny")
 SPEC = {"procedure": "retrain", "seed": 0, "members": "10"}
-WANTED = plan.Wanted("everybody", "retrain", np.array([[True, False], [True, True]]), np.array([0, 0]))
+WANTED = design.Wanted("everybody", "retrain", np.array([[True, False], [True, True]]), np.array([0, 0]))
 
 
 class Page(HTMLParser):

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import reported, tables
-from cdlib.names import Method
+from cdlib.base.registry import Method
+from cdlib.show import reported, tables
 
 PROCEDURES = {"retrain", "finetune", "sparse_finetune", "gradient_ascent", "influence_unlearning"}
 ROWS = {("1", "cifar20"): 13, ("2", "artbench"): 6, ("3", "cifar20"): 39, ("6", "celeba_hq"): 45, ("8", "artbench"): 9}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cdlib import paper, params, paths
+from cdlib.base import params, paths
+from cdlib.show import paper
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "REPRODUCE.md").read_text(encoding="utf-8")

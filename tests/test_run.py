@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cdlib import baselines, names, params, paths
+from cdlib.base import params, paths, registry
+from cdlib.credit import methods
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds differ from run to run; everything else must not.
@@ -72,10 +73,10 @@ def test_every_method_is_judged_at_every_alpha_for_every_property(smoke):
     run = smoke / "runs" / "smoke"
     credits, scores = pd.read_csv(run / "attributions.csv"), pd.read_csv(run / "lds.csv")
     shapley = {"Retraining Shapley", "FT Shapley", "Sparsified-FT Shapley (paper's estimator)", "Sparsified-FT Shapley (Ours)"}
-    for property, own in names.properties(params.load(paths.params("smoke"))).items():
-        methods = set(credits[credits.property == property].method)
-        assert methods == shapley | set(baselines.names(own))
-        assert all(set(part.method) == methods for _, part in scores[scores.property == property].groupby("alpha"))
+    for property, own in registry.properties(params.load(paths.params("smoke"))).items():
+        credited = set(credits[credits.property == property].method)
+        assert credited == shapley | set(methods.names(own))
+        assert all(set(part.method) == credited for _, part in scores[scores.property == property].groupby("alpha"))
     assert set(scores.property) == set(PROPERTIES)
     assert set(scores.alpha) == {0.25, 0.5, 0.75}
     assert scores.n_coalitions.eq(4).all()

@@ -6,7 +6,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from cdlib import attributions, coalitions, shapley
+from cdlib.credit import attributions, shapley
+from cdlib.data import coalitions
 
 
 def all_coalitions(n):

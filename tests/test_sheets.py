@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdlib import sheets, statement, store, style, tables
+from cdlib import store
+from cdlib.base import sheets
+from cdlib.show import style, tables
+from cdlib.show.statement import statement
 
 NAMES = [
     "=HYPERLINK(1)",

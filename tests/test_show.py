@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from cdlib import analysis, figures, pictures, reported, schematic, style, tables
+from cdlib.show import analysis, figures, pictures, reported, schematic, style, tables
 
 OURS = "Sparsified-FT Shapley (Ours)"
 CONTRIBUTORS = [*"01234", *(f"{digit}{owner}" for digit in "56789" for owner in "abc")]

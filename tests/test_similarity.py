@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import similarity
+from cdlib.credit import similarity
 
 
 def images(n, seed):

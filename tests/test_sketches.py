@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from cdlib import sketches
+from cdlib.measure import sketches
 
 SETTINGS = {"model": "abc", "k": 3, "timesteps": [0, 5]}
 

@@ -4,22 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import (
-    attributions,
-    baselines,
-    cache,
-    coalition,
-    counterfactual,
-    done,
-    examples,
-    machine,
-    plan,
-    sketches,
-    stages,
-    store,
-    utilities,
-)
-from cdlib.errors import Missing, Refused
+from cdlib import store
+from cdlib.base import machine
+from cdlib.base.errors import Missing, Refused
+from cdlib.credit import attributions, methods
+from cdlib.data import design
+from cdlib.judge import counterfactual
+from cdlib.measure import sketches, utility, worker
+from cdlib.models import stages
+from cdlib.show import examples
+from cdlib.store import cache, completion
 
 CREDITS = pd.DataFrame({"method": "D-TRAK", "property": "inception_score", "contributor": list("abcd"), "value": range(4)})
 
@@ -36,14 +30,14 @@ def files(folder):
 
 def wanted(n=4, n_seeds=2):
     members = ~np.eye(4, dtype=bool)[:n]
-    return plan.Wanted("some coalitions", "retrain", np.tile(members, (n_seeds, 1)), np.repeat(np.arange(n_seeds), n))
+    return design.Wanted("some coalitions", "retrain", np.tile(members, (n_seeds, 1)), np.repeat(np.arange(n_seeds), n))
 
 
 def test_what_is_measured_is_found_and_what_is_not_is_counted_and_not_measured(run, so_far, monkeypatch):
-    measured = utilities.measure(run, wanted(2, 1))
+    measured = utility.measure(run, wanted(2, 1))
     before = files(run.folder)
-    monkeypatch.setattr(coalition, "measure", None)
-    table = utilities.measure(so_far, wanted())
+    monkeypatch.setattr(worker, "measure", None)
+    table = utility.measure(so_far, wanted())
     assert table.equals(measured)
     assert files(run.folder) == before
     assert (so_far.keys, so_far.failed) == (measured.key.tolist(), [])
@@ -53,16 +47,16 @@ def test_what_is_measured_is_found_and_what_is_not_is_counted_and_not_measured(r
 
 
 def test_of_none_measured_the_table_has_its_columns_and_the_game_its_contributors(run, so_far):
-    others = plan.Wanted("others", "finetune", np.eye(4, dtype=bool), np.zeros(4, int))
-    some, none = utilities.measure(run, wanted(1, 1)), utilities.measure(so_far, others)
+    others = design.Wanted("others", "finetune", np.eye(4, dtype=bool), np.zeros(4, int))
+    some, none = utility.measure(run, wanted(1, 1)), utility.measure(so_far, others)
     assert none.empty and none.dtypes.equals(some.dtypes)
-    assert [part.shape for part in utilities.game(so_far, none)] == [(0, 4), (0,)]
-    assert [part.shape for part in utilities.by_seed(so_far, none)] == [(0, 4), (0, 0)]
-    assert utilities.runtime(none).columns.tolist() == utilities.runtime(some).columns.tolist()
+    assert [part.shape for part in utility.game(so_far, none)] == [(0, 4), (0,)]
+    assert [part.shape for part in utility.by_seed(so_far, none)] == [(0, 4), (0, 0)]
+    assert utility.runtime(none).columns.tolist() == utility.runtime(some).columns.tolist()
 
 
 def test_where_nothing_is_missing_that_is_said(run):
-    utilities.measure(run, wanted(1, 1))
+    utility.measure(run, wanted(1, 1))
     assert run.missing().rows() == []
     assert run.missing()._repr_markdown_().startswith("Nothing is missing")
 
@@ -70,9 +64,9 @@ def test_where_nothing_is_missing_that_is_said(run):
 def test_what_was_measured_on_a_gpu_is_found_from_a_machine_without_one(run, so_far, monkeypatch):
     path = run.folder / "models" / "full.json"
     cache.write(path, cache.read(path) | {"device": "cuda:1 NVIDIA H200"})
-    looked = utilities.specifications(so_far, wanted())
+    looked = utility.specifications(so_far, wanted())
     monkeypatch.setattr(machine, "device", lambda name: "cuda:0")
-    assert looked == utilities.specifications(run, wanted())
+    assert looked == utility.specifications(run, wanted())
 
 
 def test_results_so_far_lie_beside_those_of_the_run_and_leave_them_as_they_are(run, so_far):
@@ -86,7 +80,7 @@ def test_results_so_far_lie_beside_those_of_the_run_and_leave_them_as_they_are(r
     assert all(after[name] == data for name, data in before.items())
     assert so_far.table("attributions").method.tolist() == ["b"] and run.table("attributions").method.tolist() == ["a"]
     assert so_far.figures == run.folder / "so_far" / "figures"
-    assert done.why_not("04_shapley", run.params) == "has not finished"
+    assert completion.why_not("04_shapley", run.params) == "has not finished"
 
 
 def test_a_notebook_opened_so_far_rests_on_the_runs_own_first_notebooks_and_is_not_done_by_it(run):
@@ -99,7 +93,7 @@ def test_a_notebook_opened_so_far_rests_on_the_runs_own_first_notebooks_and_is_n
     here.done()
     with pytest.raises(Refused, match="run 05_baselines first"):
         store.open("06_lds", dict(given))
-    assert done.state(run.folder, "04_shapley") is None
+    assert completion.state(run.folder, "04_shapley") is None
     (run.folder / "done" / "03_prune.json").unlink()
     with pytest.raises(Refused, match="run 03_prune first"):
         store.open("04_shapley", dict(given))
@@ -107,20 +101,20 @@ def test_a_notebook_opened_so_far_rests_on_the_runs_own_first_notebooks_and_is_n
 
 def test_results_so_far_rest_on_models_of_these_parameters_whatever_the_library(run):
     here, now = store.Run("02_train", run.params), run.params | {"so_far": True}
-    assert done.why_not("02_train", now) == "has not finished"
-    here.use(utilities.measure(here, wanted(1, 1)).key.tolist(), failed=["another"])
+    assert completion.why_not("02_train", now) == "has not finished"
+    here.use(utility.measure(here, wanted(1, 1)).key.tolist(), failed=["another"])
     here.done()
-    done.write(run.folder, done.state(run.folder, "02_train") | {"inputs": "of another library"})
-    assert done.why_not("02_train", now) is None and done.why_not("02_train", run.params)
-    assert done.why_not("02_train", now | {"train_steps": 4}) == "was run with train_steps: 3, not 4"
+    completion.write(run.folder, completion.state(run.folder, "02_train") | {"inputs": "of another library"})
+    assert completion.why_not("02_train", now) is None and completion.why_not("02_train", run.params)
+    assert completion.why_not("02_train", now | {"train_steps": 4}) == "was run with train_steps: 3, not 4"
     run.measured.path(here.keys[0]).unlink()
-    assert done.why_not("02_train", now).startswith("1 measured coalitions are gone")
+    assert completion.why_not("02_train", now).startswith("1 measured coalitions are gone")
 
 
 def test_a_run_may_be_called_so_far(run):
     here = store.Run("02_train", run.params | {"name": "so_far"})
     here.done()
-    assert done.why_not("02_train", here.params) is None
+    assert completion.why_not("02_train", here.params) is None
 
 
 def test_what_lacks_its_rows_is_left_out_and_named_and_other_errors_are_not_hidden(run):
@@ -155,14 +149,14 @@ def grid(run, text):
     ],
 )
 def test_seeds_that_many_lack_go_and_else_coalitions_that_lack_one(run, text, expected):
-    members, targets = utilities.by_seed(run, grid(run, text))
+    members, targets = utility.by_seed(run, grid(run, text))
     assert targets.tolist() == expected
     assert len(members) == len(expected)
 
 
 def test_gradients_that_are_not_all_there_are_not_computed(run, so_far, monkeypatch):
     monkeypatch.setattr(sketches, "compute_one", None)
-    key = utilities.measure(run, plan.ends(run.params)[0]).key[0]
+    key = utility.measure(run, design.ends(run.params)[0]).key[0]
     before = files(run.folder)
     with pytest.raises(Missing, match="gradients of 80 of 80 training images are not computed"):
         sketches.features(so_far, "training, simple", key)
@@ -171,18 +165,18 @@ def test_gradients_that_are_not_all_there_are_not_computed(run, so_far, monkeypa
 
 def test_leave_one_out_lacks_the_contributor_whose_retraining_failed_and_names_them(run):
     run = store.Run("05_baselines", run.params)
-    data = plan.ends(run.params)[0], plan.leave_one_out(run.params)
-    everybody, without = (utilities.measure(run, w) for w in data)
+    data = design.ends(run.params)[0], design.leave_one_out(run.params)
+    everybody, without = (utility.measure(run, w) for w in data)
     run.write("contributors", stages.dataset(run.params).contributors)
-    whole = baselines.leave_one_out(baselines.Evidence(run, everybody, without, everybody))
-    lacking = baselines.Evidence(run, everybody, without.drop(index=1), everybody)
+    whole = methods.leave_one_out(methods.Evidence(run, everybody, without, everybody))
+    lacking = methods.Evidence(run, everybody, without.drop(index=1), everybody)
     with pytest.warns(UserWarning, match=r"Leave-one-out \(LOO\): .* lacks the credit of 1 without whom .*: 1$"):
-        credit = baselines.leave_one_out(lacking)
+        credit = methods.leave_one_out(lacking)
     table = attributions.frame({"Leave-one-out (LOO)": credit}, lacking.labels, run["property"])
     assert table.contributor[table.value.isna()].tolist() == ["1"]
     assert credit.value[[0, 2, 3]] == pytest.approx(whole.value[[0, 2, 3]])
     with pytest.raises(Missing, match="no model without a contributor"):
-        baselines.leave_one_out(baselines.Evidence(run, everybody, without.head(0), everybody))
+        methods.leave_one_out(methods.Evidence(run, everybody, without.head(0), everybody))
 
 
 def test_a_method_that_does_not_know_all_contributors_has_no_counterfactual_and_is_named(run):
@@ -194,20 +188,20 @@ def test_a_method_that_does_not_know_all_contributors_has_no_counterfactual_and_
 
 
 def test_changes_without_a_model_have_no_row_and_no_image(run):
-    full = utilities.measure(run, plan.ends(run.params)[0])
+    full = utility.measure(run, design.ends(run.params)[0])
     none = {("D-TRAK", "remove_top_40"): full.head(0), ("D-TRAK", "keep_top_60"): full}
     assert examples.models(run, full, none).change.tolist() == ["none", "keep_top_60"]
-    frame = counterfactual.frame(run, {which: utilities.values(run, t) for which, t in none.items()}, [1.0])
+    frame = counterfactual.frame(run, {which: utility.values(run, t) for which, t in none.items()}, [1.0])
     assert frame.change.tolist() == ["keep_top_60"]
-    assert len(plan.together("none", [])) == 0
+    assert len(design.together("none", [])) == 0
 
 
 def test_figure_1_shows_coalitions_that_are_measured(run, so_far):
-    full = utilities.measure(run, plan.ends(run.params)[0])
-    ours = plan.shapley(run.params)[0]
+    full = utility.measure(run, design.ends(run.params)[0])
+    ours = design.shapley(run.params)[0]
     rows = [next(i for i, members in enumerate(ours.members) if members.sum() == size) for size in (1, 3)]
-    few = plan.Wanted("few", ours.procedure, ours.members[rows], ours.seeds[rows])
-    there = utilities.measure(run, few)
+    few = design.Wanted("few", ours.procedure, ours.members[rows], ours.seeds[rows])
+    there = utility.measure(run, few)
     made = examples.framework(so_far, full)
     assert set(made.members[made.stage == "coalition"]) == set(there.members)
     assert so_far.missing().rows() == []  # notebook 04 counts them

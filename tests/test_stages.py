@@ -2,8 +2,11 @@
 
 import pytest
 
-from cdlib import bases, cache, families, params, paths, stages, store, train
-from cdlib.errors import Refused
+from cdlib import store
+from cdlib.base import params, paths
+from cdlib.base.errors import Refused
+from cdlib.models import bases, families, stages, train
+from cdlib.store import cache
 
 
 def same(a, b):

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdlib import attributions, names, params, plan, shares, statement, store, terms
+from cdlib import store
 from cdlib.__main__ import main
-from cdlib.errors import Refused
-from cdlib.measured import bits
-from cdlib.report import report
+from cdlib.base import params, registry
+from cdlib.base.errors import Refused
+from cdlib.credit import attributions
+from cdlib.data import design
+from cdlib.show.report import report
+from cdlib.show.statement import shares, statement, terms
+from cdlib.store.measured import bits
 
 CREDITS = st.lists(
     st.one_of(st.floats(-5, 5), st.sampled_from([0.0, 0.1, 0.1, 1 / 3, -0.1, 1e-12, 7e6])), min_size=2, max_size=40
@@ -30,14 +34,14 @@ def played(values, labels, worth, property="inception_score", noise=0.3):
 
     worth    float [N]: v(S) is the sum over S, with noise
     """
-    rng, rows, sign = np.random.default_rng(0), {}, names.sign(names.properties(values)[property])
-    wanted = plan.shapley(values)
-    for w in [*plan.ends(values), *wanted]:
+    rng, rows, sign = np.random.default_rng(0), {}, registry.sign(registry.properties(values)[property])
+    wanted = design.shapley(values)
+    for w in [*design.ends(values), *wanted]:
         for m, seed in zip(w.members, w.seeds, strict=True):
             rows.setdefault((w.procedure, bits(m), int(seed)), sign * (1 + m @ worth + noise * rng.normal()))
     measured = pd.DataFrame([(f"key{i}", *where, v, 2.0, 1.0) for i, (where, v) in enumerate(rows.items())])
     measured.columns = ["key", "procedure", "members", "seed", property, "train_seconds", "sample_seconds"]
-    (_, full), (_, empty) = (attributions.game(values, w, measured, property) for w in plan.ends(values))
+    (_, full), (_, empty) = (attributions.game(values, w, measured, property) for w in design.ends(values))
     credits = {
         w.purpose: attributions.ESTIMATORS[w.estimator](*attributions.game(values, w, measured, property), empty, full)
         for w in wanted
@@ -63,7 +67,7 @@ def finished(values=VALUES, labels=LABELS, worth=None, **options):
     retrained = rng.normal(size=size)
     cheap = retrained + 0.2 * rng.normal(size=size)
     tables["fidelity"] = pd.DataFrame({"retrain": retrained, "sparse_finetune": cheap, "size": 3})
-    score = (plan.OURS, values["property"], 0.5, 61.2, 40.0, 75.0, "subsets", 88.0, 24)
+    score = (design.OURS, values["property"], 0.5, 61.2, 40.0, 75.0, "subsets", 88.0, 24)
     tables["lds"] = pd.DataFrame(
         [score], columns="method property alpha lds_percent low high interval ceiling_percent n_coalitions".split()
     )
@@ -196,7 +200,7 @@ def test_it_names_everything_that_it_rests_on(scratch):
         for words in (
             "Inception Score (no unit", "Higher is better", "of 512 images that a model draws", "by digits_classifier",
             "v(everybody)", "v(nobody)", "mean of 2 models",
-            plan.OURS, "sparsified fine-tuning", "80 gradient steps", "pruned once (30% removed)",
+            design.OURS, "sparsified fine-tuning", "80 gradient steps", "pruned once (30% removed)",
             "cross-validation", "40 measured, drawn in complementary pairs", "draw of the coalitions 0", "models of nobody 0, 1",
             "dataset digits: 44 images of 8 contributors", "unet_8x8",
             "Pearson 0.9", "Spearman 0.9", "the same 30 coalitions", "61 [40, 75] at alpha 0.5 (ceiling 88)",
@@ -323,7 +327,7 @@ def test_two_properties_have_two_sections_and_a_pot_needs_one(scratch):
 def test_two_contributors_and_258_are_both_readable(scratch):
     few = {"owners_per_class": [2], "n_coalitions": 0, "n_paper_coalitions": 8, "n_finetune": 0, "n_retrain": 0}
     run = finished(VALUES | few, ["a", "b"], [1.0, 2.0])  # of two there is one pair of coalitions: too few for a ridge
-    made = statement.make(run, method=plan.PAPERS)
+    made = statement.make(run, method=design.PAPERS)
     assert made.frame["contributor"].tolist() == ["b", "a"] and printed(made.frame, "share_percent") == 100
     labels = [f"artist {i:03d}" for i in range(258)]
     run = finished(VALUES | few | {"owners_per_class": [258], "n_paper_coalitions": 0}, labels, np.linspace(0, 1, 258))
@@ -346,9 +350,9 @@ def test_letters_in_a_row_are_written_short():
 
 
 def test_every_property_and_procedure_has_its_words():
-    assert set(terms.PROPERTIES) == set(names.FEATURES)
+    assert set(terms.PROPERTIES) == set(registry.FEATURES)
     assert set(terms.ESTIMATORS) == set(terms.DRAWS) == set(attributions.ESTIMATORS)
-    assert {w.procedure for w in plan.shapley(VALUES)} <= set(terms.PROCEDURES)
+    assert {w.procedure for w in design.shapley(VALUES)} <= set(terms.PROCEDURES)
 
 
 def test_the_fidelity_of_a_constant_is_not_defined(scratch):

@@ -5,15 +5,17 @@ import json
 import pandas as pd
 import pytest
 
-from cdlib import cells, done, params, paths, store
-from cdlib.errors import Refused
+from cdlib import store
+from cdlib.base import params, paths
+from cdlib.base.errors import Refused
+from cdlib.store import cells, completion
 
 NAMES = [path.stem for path in paths.notebooks()]
 DEFAULTS = params.check({}, "defaults")
 
 
 def is_done(notebook, values):
-    return done.why_not(notebook, values) is None
+    return completion.why_not(notebook, values) is None
 
 
 def open_(notebook, **values):
@@ -86,7 +88,7 @@ def test_a_bad_parameter_is_refused_in_the_notebook_too(scratch):
 def test_a_notebook_that_is_opened_with_other_inputs_is_not_done_until_it_says_so(scratch):
     finish("01_contributors")
     run = open_("01_contributors", images_per_contributor=10)
-    assert done.why_not("01_contributors", run.params) == "has not finished"
+    assert completion.why_not("01_contributors", run.params) == "has not finished"
     run.done()
     assert is_done("01_contributors", run.params)
 
@@ -144,8 +146,8 @@ def test_measured_csv_has_the_coalitions_in_use_once_each_in_the_order_of_the_no
 def test_the_done_file_says_what_the_results_come_from(scratch):
     run = finish("01_contributors", assignment_seed=7)
     state = json.loads((run.folder / "done" / "01_contributors.json").read_bytes())
-    assert state["params"] == {name: run.params[name] for name in done.names("01_contributors")}
-    assert state["inputs"] == done.inputs("01_contributors", run.params)
+    assert state["params"] == {name: run.params[name] for name in completion.names("01_contributors")}
+    assert state["inputs"] == completion.inputs("01_contributors", run.params)
     assert state["versions"]["torch"]
     assert state["seconds"] >= 0
 
@@ -173,10 +175,10 @@ def test_a_notebook_is_not_done_when_what_it_rests_on_is_gone(scratch):
     record = run.measured.path(keys[1])
     whole = record.read_bytes()
     record.unlink()
-    assert done.why_not("01_contributors", run.params) == f"1 measured coalitions are gone or damaged, the first: {record}"
+    assert completion.why_not("01_contributors", run.params) == f"1 measured coalitions are gone or damaged, the first: {record}"
     record.write_bytes(whole)
     run.path("contributors.csv").unlink()
-    assert done.why_not("01_contributors", run.params) == "contributors.csv is gone"
+    assert completion.why_not("01_contributors", run.params) == "contributors.csv is gone"
 
 
 def test_earlier_notebooks_can_be_run_again_when_what_a_later_one_rests_on_is_gone(scratch):
@@ -193,7 +195,7 @@ def test_earlier_notebooks_can_be_run_again_when_what_a_later_one_rests_on_is_go
 def test_a_notebook_with_failed_coalitions_is_not_done(scratch):
     run = open_("01_contributors")
     run.use([], failed=["abc"]), run.done()
-    assert done.why_not("01_contributors", run.params) == "1 coalitions failed"
+    assert completion.why_not("01_contributors", run.params) == "1 coalitions failed"
 
 
 def test_other_coalitions_below_undo_the_notebooks_above(scratch):
@@ -209,7 +211,7 @@ def test_a_done_file_that_is_not_what_was_written_counts_as_none_and_is_named(sc
     run = finish("01_contributors")
     file = run.folder / "done" / "01_contributors.json"
     file.write_text(spoil(file.read_text()))
-    assert done.why_not("01_contributors", run.params) == f"{file} is not what was written"
+    assert completion.why_not("01_contributors", run.params) == f"{file} is not what was written"
 
 
 def one_and_two():
@@ -229,7 +231,7 @@ def test_a_table_that_was_cut_short_is_named_refused_and_written_again(scratch, 
     path = run.path(file)
     whole = path.read_bytes()
     path.write_bytes(whole[:-6])
-    assert done.why_not("01_contributors", run.params) == f"{path.name} was changed"
+    assert completion.why_not("01_contributors", run.params) == f"{path.name} was changed"
     assert is_done("02_train", run.params)
     later = store.Run("03_prune", run.params)
     with pytest.raises(Refused, match=f"^{path}: {path.name} was changed; run 01_contributors again"):
@@ -271,20 +273,20 @@ def test_a_notebook_is_not_done_when_a_model_that_it_rests_on_is_another(scratch
     run.rests_on(run.path("full.bin")), run.done()
     assert is_done("01_contributors", run.params)
     run.path("full.bin").write_bytes(b"others")
-    assert done.why_not("01_contributors", run.params) == "full.bin was changed"
+    assert completion.why_not("01_contributors", run.params) == "full.bin was changed"
     open_("01_contributors")
     assert run.path("full.bin").read_bytes() == b"others"
 
 
 @pytest.mark.parametrize("name", params.EXECUTION[1:])
 def test_how_a_run_is_executed_undoes_nothing(scratch, name):
-    assert done.inputs("08_figures", DEFAULTS | {name: "other"}) == done.inputs("08_figures", DEFAULTS)
+    assert completion.inputs("08_figures", DEFAULTS | {name: "other"}) == completion.inputs("08_figures", DEFAULTS)
 
 
 @pytest.mark.parametrize("name", sorted(set(DEFAULTS) - set(params.EXECUTION)))
 def test_every_other_parameter_undoes_the_notebook_that_reads_it(name):
     reader = next(path.stem for path in paths.notebooks() if name in cells.declared(path))
-    assert done.inputs(reader, DEFAULTS | {name: "other"}) != done.inputs(reader, DEFAULTS)
+    assert completion.inputs(reader, DEFAULTS | {name: "other"}) != completion.inputs(reader, DEFAULTS)
 
 
 @pytest.mark.parametrize("file", sorted((paths.root() / "params").glob("*.yaml")), ids=lambda file: file.stem)

@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 from test_run import NOTEBOOKS, ROOT, cdlib
 
-from cdlib import attributions, baselines, counterfactual, figures, lds, plan, stages, status, store, utilities
-from cdlib.measured import bits
+from cdlib import store
+from cdlib.cli import status
+from cdlib.credit import attributions, methods
+from cdlib.data import design
+from cdlib.judge import counterfactual, lds
+from cdlib.measure import utility
+from cdlib.models import stages
+from cdlib.show import figures
+from cdlib.store.measured import bits
 
 GRADIENTS = ["Gradient similarity (average)", "Gradient similarity (max)", "Relative IF", "Renormalized IF"]
 GRADIENTS += ["TRAK", "Journey-TRAK", "D-TRAK"]
@@ -37,12 +44,12 @@ def made_up(run, wanted):
 )
 def test_few_retrainings_give_no_credit_and_no_complaint_and_none_are_named(off, n_retrain, credited, left_out):
     here = off("04_shapley", n_retrain=n_retrain, n_finetune=0, n_paper_coalitions=0, n_coalitions=40)
-    wanted = plan.shapley(here.params)
-    assert {w.purpose: len(w) for w in wanted} == {plan.OURS: 40, "Retraining Shapley": n_retrain}
+    wanted = design.shapley(here.params)
+    assert {w.purpose: len(w) for w in wanted} == {design.OURS: 40, "Retraining Shapley": n_retrain}
     tables = {w.purpose: made_up(here, w) for w in wanted}
-    ends = [made_up(here, w) for w in plan.ends(here.params)]
+    ends = [made_up(here, w) for w in design.ends(here.params)]
     found = attributions.estimate(here, wanted, tables, ends)[here["property"]]
-    assert list(found) == [plan.OURS] + ["Retraining Shapley"] * credited
+    assert list(found) == [design.OURS] + ["Retraining Shapley"] * credited
     assert here.left_out == left_out
 
 
@@ -50,11 +57,11 @@ def test_without_leave_one_out_and_gradients_the_other_baselines_credit(off):
     here = off("05_baselines", n_loo_seeds=0, gradient_timesteps=0)
     data = stages.dataset(here.params)
     here.write("contributors", data.contributors)
-    everybody = utilities.measure(here, plan.ends(here.params)[0])
-    without = utilities.measure(here, plan.leave_one_out(here.params))
-    sparse = made_up(here, plan.shapley(here.params)[0])
-    found = baselines.credits(baselines.Evidence(here, everybody, without, sparse))[here["property"]]
-    assert set(here.left_out) == {*GRADIENTS, "Leave-one-out (LOO)"} == {*baselines.names(here.params)} - {*found}
+    everybody = utility.measure(here, design.ends(here.params)[0])
+    without = utility.measure(here, design.leave_one_out(here.params))
+    sparse = made_up(here, design.shapley(here.params)[0])
+    found = methods.credits(methods.Evidence(here, everybody, without, sparse))[here["property"]]
+    assert set(here.left_out) == {*GRADIENTS, "Leave-one-out (LOO)"} == {*methods.names(here.params)} - {*found}
     assert here.left_out["TRAK"] == "gradient_timesteps: 0"
 
 
@@ -63,8 +70,8 @@ def test_without_leave_one_out_and_gradients_the_other_baselines_credit(off):
 )
 def test_without_test_coalitions_there_is_no_lds(off, changes, left_out):
     here = off("06_lds", **{"alphas": [0.25, 0.5], **changes})
-    found = {w.purpose: utilities.measure(here, w) for w in plan.lds(here.params)}
-    tests = here.possible({of: lambda t=table: lds.enough(*utilities.by_seed(here, t)) for of, table in found.items()})
+    found = {w.purpose: utility.measure(here, w) for w in design.lds(here.params)}
+    tests = here.possible({of: lambda t=table: lds.enough(*utility.by_seed(here, t)) for of, table in found.items()})
     assert tests == {} and list(here.left_out) == left_out
     scores = lds.judge_all(None, [], {here["property"]: tests})
     assert "too few test coalitions" in figures.methods_by_lds(scores).missing
@@ -75,14 +82,14 @@ def test_without_compared_methods_or_their_seeds_nothing_is_retrained_without_th
     here = off("07_counterfactual", shown_fractions=[], **changes)
     columns = {"method": "D-TRAK", "property": here["property"], "contributor": list("abcd"), "value": range(4)}
     wanted = counterfactual.wanted(here, pd.DataFrame(columns))
-    assert sum(map(len, wanted.values())) == len(plan.together("all", wanted.values())) == 0
-    after = {which: utilities.values(here, utilities.measure(here, w)) for which, w in wanted.items()}
+    assert sum(map(len, wanted.values())) == len(design.together("all", wanted.values())) == 0
+    after = {which: utility.values(here, utility.measure(here, w)) for which, w in wanted.items()}
     assert "no change" in figures.counterfactual(counterfactual.frame(here, after, [1.0])).missing
 
 
 def test_status_counts_nothing_that_is_not_asked_for(off):
     here = off("08_figures", n_loo_seeds=0, n_subsets=0, n_retrain=0, n_finetune=0, n_paper_coalitions=0, n_unlearn=0)
-    assert [w.purpose for w in status._wanted(here)] == ["everybody", "nobody", plan.OURS]
+    assert [w.purpose for w in status._wanted(here)] == ["everybody", "nobody", design.OURS]
 
 
 def test_a_run_with_all_switched_off_ends_in_a_statement_and_names_what_it_leaves_out(tmp_path):

@@ -9,12 +9,12 @@ import torch
 from test_gradients import CONFIGS
 from test_gradients import made as model_of
 
-from cdlib import unlearn
-from cdlib.datasets.digits import images_and_classes
-from cdlib.families import new
-from cdlib.families.pixel import Pixel
-from cdlib.recipes import Influence, Recipe
-from cdlib.train import NotFinite, drawn_loss, train
+from cdlib.data.datasets.digits import images_and_classes
+from cdlib.models import unlearn
+from cdlib.models.families import new
+from cdlib.models.families.pixel import Pixel
+from cdlib.models.procedures import Influence, Recipe
+from cdlib.models.train import NotFinite, drawn_loss, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ASCENT = Recipe(steps=0, epochs=1, lr=1e-3, schedule="constant", batch_size=4, timesteps="antithetic")

@@ -4,8 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdlib import coalitions, measured, params, plan, properties, store, tables, unlearning, utilities
-from cdlib.fid import fid
+from cdlib import store
+from cdlib.base import params
+from cdlib.data import coalitions, design
+from cdlib.judge import unlearning
+from cdlib.measure import properties, utility
+from cdlib.measure.frechet import fid
+from cdlib.show import tables
+from cdlib.store import measured
 
 PROCEDURES = ["retrain", "sparse_finetune", "gradient_ascent", "influence_unlearning"]
 
@@ -19,7 +25,7 @@ def values(tiny):
 def small(run, values):
     """A run of four contributors, and everything that its comparison measures."""
     run = store.Run(run.notebook, values)
-    return run, {name: utilities.measure(run, wanted) for name, wanted in plan.unlearning(values).items()}
+    return run, {name: utility.measure(run, wanted) for name, wanted in design.unlearning(values).items()}
 
 
 def features(run, key):
@@ -32,7 +38,7 @@ def features(run, key):
 
 def test_the_coalitions_are_the_first_of_the_papers_draws_by_each_procedure():
     values = params.defaults() | {"n_unlearn": 5}
-    wanted = plan.unlearning(values)
+    wanted = design.unlearning(values)
     assert list(wanted) == [*PROCEDURES, "retrain_again", "unchanged"]
     draws = coalitions.kernel(20, 5, values["coalition_seed"])
     for name in [*PROCEDURES, "retrain_again"]:
@@ -43,22 +49,22 @@ def test_the_coalitions_are_the_first_of_the_papers_draws_by_each_procedure():
 
 
 def test_fine_tuned_ones_are_those_that_the_shapley_values_use(run, values):
-    of = {w.purpose: w for w in plan.shapley(values | {"n_paper_coalitions": 40})}[plan.PAPERS]
-    ours = plan.unlearning(values)["sparse_finetune"]
-    specs = utilities.specifications(run, of)[:3]
-    assert utilities.specifications(run, ours) == specs
+    of = {w.purpose: w for w in design.shapley(values | {"n_paper_coalitions": 40})}[design.PAPERS]
+    ours = design.unlearning(values)["sparse_finetune"]
+    specs = utility.specifications(run, of)[:3]
+    assert utility.specifications(run, ours) == specs
 
 
 def test_a_draw_that_repeats_has_a_seed_of_its_own(values):
-    wanted = plan.unlearning(values | {"n_unlearn": 12})["retrain"]
+    wanted = design.unlearning(values | {"n_unlearn": 12})["retrain"]
     assert len(np.unique(wanted.members, axis=0)) < 12
     assert len({(measured.bits(m), s) for m, s in zip(wanted.members, wanted.seeds, strict=True)}) == 12
 
 
 def test_none_are_asked_for_where_none_are_wanted(run, values):
     none = values | {"n_unlearn": 0}
-    assert plan.unlearning(none) == {}
-    added = plan.n_planned(values) - plan.n_planned(none).reindex(plan.n_planned(values).index, fill_value=0)
+    assert design.unlearning(none) == {}
+    added = design.n_planned(values) - design.n_planned(none).reindex(design.n_planned(values).index, fill_value=0)
     changed = {"retrain": 6, "sparse_finetune": 3, "gradient_ascent": 3, "influence_unlearning": 3, "untrained": 1}
     assert added[added != 0].to_dict() == changed
     frame = unlearning.frame(run, {})

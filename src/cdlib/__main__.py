@@ -8,8 +8,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from cdlib import params
-from cdlib.errors import Refused
+from cdlib.base import params
+from cdlib.base.errors import Refused
 
 # where each command is
 MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "credited"}
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when all went well, 2 when the input was refused, 1 when something failed."""
-    from cdlib.command import fail
+    from cdlib.cli.command import fail
 
     given = parser().parse_args(argv)
     options = {k: v for k, v in vars(given).items() if k not in ("command", "set")}

@@ -25,7 +25,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cdlib import coalitions, names, params, paths, plan, store, utilities
+from cdlib import store
+from cdlib.base import params, paths, registry
+from cdlib.data import coalitions, design
+from cdlib.measure import utility
+from cdlib.models import procedures
 
 CEILING_STEPS = 200
 CEILING_TIMES = 3
@@ -54,10 +58,13 @@ class Clock:
 
 def parts(values: dict):
     """(module, name of a function in it, the part of the work that it is)."""
-    from cdlib import coalition, contributors, families, measured, properties, sample, stages
+    from cdlib.data import contributors
+    from cdlib.measure import properties, worker
+    from cdlib.models import families, sample, stages
+    from cdlib.store import measured
 
-    yield from ((coalition, "train", "training"), (sample, "draw", "sampling"))
-    for module in map(properties.named, names.properties(values)):
+    yield from ((worker, "train", "training"), (sample, "draw", "sampling"))
+    for module in map(properties.named, registry.properties(values)):
         yield from ((module, name, "property") for name in ("per_image", "value"))
     yield from ((properties, name, "property") for name in ("feature", "settings"))
     yield from ((stages, name, "loading the model") for name in ("load", "started"))
@@ -68,10 +75,10 @@ def parts(values: dict):
     yield from ((measured.Measured, name, "reading records") for name in ("read", "records"))
 
 
-def asked(run: store.Run, procedure: str, n: int) -> plan.Wanted:
+def asked(run: store.Run, procedure: str, n: int) -> design.Wanted:
     """The first coalitions of the paired design."""
-    members = coalitions.paired(plan.n_contributors(run.params), n, 0)
-    return plan.Wanted("benchmark", procedure, members, np.zeros(n, int))
+    members = coalitions.paired(design.n_contributors(run.params), n, 0)
+    return design.Wanted("benchmark", procedure, members, np.zeros(n, int))
 
 
 @contextlib.contextmanager
@@ -88,7 +95,7 @@ def own(values: dict):
 def measured_in(run: store.Run, procedure: str, n: int) -> tuple[float, float]:
     """Seconds of the clock that measuring takes, and the records' own seconds."""
     before = time.perf_counter()
-    table = utilities.measure(run, asked(run, procedure, n))
+    table = utility.measure(run, asked(run, procedure, n))
     return time.perf_counter() - before, (table.train_seconds + table.sample_seconds).sum()
 
 
@@ -120,7 +127,7 @@ def trains(start, taken):
     """Training steps of the U-Net for 8x8 digits on one thread, begun when the other processes begin; tells their seconds."""
     import torch
 
-    from cdlib import families
+    from cdlib.models import families
 
     torch.set_num_threads(1)
     model = families.new(families.preset("unet_8x8") | {"noise_schedule": "linear"}, 0, "cpu")
@@ -170,7 +177,7 @@ def parallel(values: dict, procedure: str, n: int, workers: list[int]):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=paths.params(), help="parameter file of a run that has its models")
-    parser.add_argument("--procedure", default="sparse_finetune", choices=utilities.START)
+    parser.add_argument("--procedure", default="sparse_finetune", choices=procedures.START)
     parser.add_argument("--n", type=int, default=20, help="coalitions")
     parser.add_argument("--workers", type=int, nargs="+", default=[], help="numbers of worker processes to compare")
     parser.add_argument("--profile", action="store_true", help="and the functions that take most of the time")

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from cdlib import families, gradients
+from cdlib.models import families, gradients
 
 SIZES = ((118_289, 4_096, 64), (2_000_000, 1_024, 2), (35_746_307, 32_768, 2))  # P, k, gradients
 

@@ -21,14 +21,18 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cdlib import measured, params, plan, properties, store, utilities
+from cdlib import store
+from cdlib.base import hashing, params
+from cdlib.data import design
+from cdlib.measure import properties, utility
+from cdlib.store import measured
 
 
 def invented(n: int) -> dict:
     """Parameters that ask for n coalitions: those of params/digits.yaml, with more for the credits."""
     values = params.load(params.paths.params()) | {"name": "ten_thousand", "n_finetune": n // 10, "n_retrain": n // 10}
     values["n_paper_coalitions"] = n // 10
-    values["n_coalitions"] = n - int(plan.n_planned(values).sum() - values["n_coalitions"])
+    values["n_coalitions"] = n - int(design.n_planned(values).sum() - values["n_coalitions"])
     values["n_coalitions"] += len(values["compared"]) * 8  # the counterfactual ones are not known before there are credits
     return params.check(values, "benchmark")
 
@@ -39,12 +43,12 @@ def models(folder: Path):
     for name in ("classifier", "full", "sparse"):
         data, file = os.urandom(300_000), folder / "models" / f"{name}.safetensors"
         file.write_bytes(data)
-        file.with_suffix(".json").write_text(json.dumps({"digest": measured.digest(data), "config": {}}))
+        file.with_suffix(".json").write_text(json.dumps({"digest": hashing.digest(data), "config": {}}))
 
 
-def asked(run: store.Run) -> list[plan.Wanted]:
+def asked(run: store.Run) -> list[design.Wanted]:
     p = run.params
-    return plan.ends(p) + plan.shapley(p) + [plan.leave_one_out(p)] + plan.lds(p) + [*plan.unlearning(p).values()]
+    return design.ends(p) + design.shapley(p) + [design.leave_one_out(p)] + design.lds(p) + [*design.unlearning(p).values()]
 
 
 def _kept(run: store.Run, name: str) -> str:
@@ -59,7 +63,7 @@ def fill(run: store.Run) -> int:
     with patch("os.fsync"):
         for wanted in asked(run):
             arrays = {"images": images} | {_kept(run, name): np.zeros((512, 64), np.float16) for name in wanted.keeps}
-            for spec in utilities.specifications(run, wanted):
+            for spec in utility.specifications(run, wanted):
                 key = run.measured.key(spec)
                 if key not in keys or wanted.keeps:
                     value = 1 + worth[: len(spec["members"])] @ measured.members([spec["members"]])[0] + 0.3 * rng.normal()
@@ -97,7 +101,7 @@ def main():
         file = folder / "ten_thousand.yaml"
         file.write_text(json.dumps(values))
         notebook = store.Run("04_shapley", values)  # one that is done, so that its records are looked for too
-        keys = [run.measured.key(spec) for wanted in asked(run) for spec in utilities.specifications(run, wanted)]
+        keys = [run.measured.key(spec) for wanted in asked(run) for spec in utility.specifications(run, wanted)]
         notebook.use(keys)
         notebook.done()
         command = [sys.executable, "-m", "cdlib", "status", str(file)]
@@ -105,8 +109,8 @@ def main():
         print(f"{len(set(keys)):,} records, best of {given.times}\n\n| | seconds | of the processor |\n| --- | --- | --- |")
         quiet = {"check": True, "stdout": subprocess.PIPE}
         print(f"| cdlib status | {best(lambda: subprocess.run(command, **quiet), given.times, resource.RUSAGE_CHILDREN)} |")
-        print(f"| load them as a frame | {best(lambda: utilities.rows(run, keys), given.times)} |")
-        print(f"| their keys | {best(lambda: [utilities.specifications(run, w) for w in asked(run)], given.times)} |")
+        print(f"| load them as a frame | {best(lambda: utility.rows(run, keys), given.times)} |")
+        print(f"| their keys | {best(lambda: [utility.specifications(run, w) for w in asked(run)], given.times)} |")
         print(f"\n{told}")
 
 
