@@ -10,7 +10,7 @@ from scipy import stats
 from cdlib import attributions, done, fidelity, names, plan
 from cdlib.shares import defined
 
-from .lettering import number
+from .lettering import decimals, number
 from .style import spoken
 
 PROPERTIES = {  # name, unit
@@ -67,7 +67,7 @@ def ends(run, property):
         if n > 1:
             reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values)
             spread = f"mean of {n} models, standard deviation {values.std(ddof=1):.2g}"
-            words = f"{number(mean, mean - reach, mean + reach, least=0)}, {spread}"
+            words = f"{number(mean, mean - reach, mean + reach, decimals(abs(mean) / 100, 0))}, {spread}"
         facts.append((f"v({wanted.purpose})", f"{words}; {of[wanted.purpose]}"))
     return facts, *found
 
