@@ -47,6 +47,9 @@ class Slope:
     def state(self):
         return self.unet.state_dict()
 
+    def idle_loss(self, x):
+        return 1.0
+
     def loss(self, x, timesteps, noise):
         output = self.unet(torch.ones(1, 1))
         self.seen.append((x, timesteps, output.dtype))

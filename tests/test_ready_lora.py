@@ -48,6 +48,7 @@ def base(saved, tmp_path):
 def given(base, tmp_path):
     """Parameters of a run that takes both, and a function that saves LoRA as diffusers does, never zero."""
     values = {"model": "minisd_lora", "minisd_path": str(base), "full_path": str(tmp_path / "lora"), "device": "cpu"}
+    values |= {"dataset": "artbench", "side_px": 256}
 
     def save(**config):
         unet = UNet2DConditionModel.from_pretrained(base / "unet")

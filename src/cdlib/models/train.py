@@ -18,7 +18,7 @@ from cdlib.models.checkpoint import Checkpoint, Training
 from cdlib.models.procedures import Recipe
 
 FEWEST_STEPS = 40  # after fewer, a training may not have begun to learn: it is not judged
-MOST_LOSS = 0.9  # that a training may end with
+MOST_LOSS = 0.9  # that a training may end with, of what predicting nothing gives
 
 
 def _optimizer(parameters, recipe: Recipe, steps: int):
@@ -143,7 +143,7 @@ def train(
             progress()
     losses = _finite(now.losses, steps)
     if not ascend:
-        _learned(losses, recipe)
+        _learned(losses, recipe, model.idle_loss(x))
     if not average:
         return Trained(losses, {}, 0)
     raw = {name: tensor.detach().clone() for name, tensor in model.state().items()}
@@ -159,15 +159,16 @@ def _finite(losses: list, steps: int) -> np.ndarray:
     return losses
 
 
-def _learned(losses: np.ndarray, recipe: Recipe):
-    """Refuse a model whose mean loss over the last tenth of the steps is above MOST_LOSS. Raises Untrained.
+def _learned(losses: np.ndarray, recipe: Recipe, idle: float):
+    """Refuse a model whose mean loss over the last tenth of the steps is above MOST_LOSS times `idle`. Raises Untrained.
 
-    The noise has mean square 1, so a model that predicts 0 has loss 1, whatever the images, the scale of latents and the start
-    weights; a diverged one ends there, or higher. The mean over a tenth of the steps averages the draws of timesteps.
+    idle    the loss of a model that predicts 0 (idle_loss): of noise 1, whatever the images and the start weights
+
+    A diverged model ends there, or higher. The mean over a tenth of the steps averages the draws of timesteps.
     """
     last = max(1, len(losses) // 10)
-    if len(losses) >= FEWEST_STEPS and (end := losses[-last:].mean()) > MOST_LOSS:
+    if len(losses) >= FEWEST_STEPS and (end := losses[-last:].mean()) > MOST_LOSS * idle:
         raise Untrained(
-            f"the loss ends at {end:.2f} (mean of the last {last} of {len(losses)} steps), and predicting nothing gives 1: "
-            f"lower the learning rate ({recipe.lr:g}) or take more steps"
+            f"the loss ends at {end:.2f} (mean of the last {last} of {len(losses)} steps), and predicting nothing gives "
+            f"{idle:.2g}: lower the learning rate ({recipe.lr:g}) or take more steps"
         )

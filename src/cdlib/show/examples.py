@@ -95,7 +95,7 @@ def framework(run: store.Run, full: pd.DataFrame) -> pd.DataFrame:
     n_full, n_sparse = (cache.get(stages.path(run.folder, name))["parameters"] for name in ("full", "sparse"))
     at_full = utility.values(run, full).mean()
     rows = [("full", full.members[0], n_full, at_full, full.key[0]), ("sparse", "", n_sparse, np.nan, "")]
-    rows += [("coalition", r.members, n_sparse, getattr(r, run["property"]), r.key) for r in table.itertuples()]
+    rows += [("coalition", r["members"], n_sparse, r[run["property"]], r["key"]) for r in table.to_dict("records")]
     return pd.DataFrame(rows, columns=["stage", "members", "parameters", "value", "key"])
 
 

@@ -101,6 +101,16 @@ class Pixel:
         target = process.get_velocity(x, noise, timesteps) if process.config.prediction_type == "v_prediction" else noise
         return torch.nn.functional.mse_loss(self.predict(process.add_noise(x, noise, timesteps), timesteps).float(), target)
 
+    def idle_loss(self, x: torch.Tensor) -> float:
+        """The loss of a model that predicts 0 for prepared images: the mean square of the noise, or of the velocity.
+
+        Latents are taken to have mean square 1.
+        """
+        if self.forward_process.config.prediction_type == "epsilon" or self.moments:
+            return 1.0
+        kept = self.forward_process.alphas_cumprod.mean().item()
+        return kept + (1 - kept) * x.square().mean().item()
+
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The noise, or velocity, in float [B, C, H, W] at timesteps int [B] or []."""
         return self.unet(noisy, timesteps).sample

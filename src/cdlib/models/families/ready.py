@@ -67,8 +67,8 @@ def config(params: dict) -> dict:
     network = {name: value for name, value in told.items() if name[0] != "_"}
     _can_be_pruned_and_drawn(where, network)
     scheduler = _scheduler(paths.given(params["full_path"]))
-    predicts = _told("full_path", scheduler).get("prediction_type") if scheduler.is_file() else None
-    return {"network": network} | ({"prediction_type": predicts} if predicts == "v_prediction" else {})
+    told = _told("full_path", scheduler) if scheduler.is_file() else {}
+    return {"network": network, "prediction_type": told.get("prediction_type", "epsilon")}
 
 
 def _told(name: str, file: Path) -> dict:

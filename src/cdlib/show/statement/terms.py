@@ -11,7 +11,7 @@ from cdlib.base import registry
 from cdlib.credit import attributions
 from cdlib.data import design
 from cdlib.judge import fidelity
-from cdlib.show.lettering import number
+from cdlib.show.lettering import decimals, number
 from cdlib.show.statement.shares import defined
 from cdlib.show.style import spoken
 from cdlib.store import completion
@@ -70,7 +70,7 @@ def ends(run, property):
         if n > 1:
             reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values)
             spread = f"mean of {n} models, standard deviation {values.std(ddof=1):.2g}"
-            words = f"{number(mean, mean - reach, mean + reach, least=0)}, {spread}"
+            words = f"{number(mean, mean - reach, mean + reach, decimals(abs(mean) / 100, 0))}, {spread}"
         facts.append((f"v({wanted.purpose})", f"{words}; {of[wanted.purpose]}"))
     return facts, *found
 
