@@ -12,7 +12,7 @@ from cdlib.base import params
 from cdlib.base.errors import Refused
 
 # where each command is
-MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "credited"}
+MODULES = {"run": "run", "status": "status", "report": "status", "check": "check", "bench": "check", "statement": "statement"}
 MODULES |= {"new": "new", "photographs": "photographs"}
 
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             options["changes"] = {key: value for text in given.set for key, value in params.change(text).items()}
             options["changes"] |= {"so_far": True} if options.pop("so_far", False) else {}
         # a command brings what it needs, and no more: status starts in a second
-        getattr(import_module(f"cdlib.{MODULES[given.command]}"), given.command)(**options)
+        getattr(import_module(f"cdlib.cli.{MODULES[given.command]}"), given.command)(**options)
     except Refused as error:
         return fail(error, 2)
     except RuntimeError as error:

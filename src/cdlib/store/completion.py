@@ -66,7 +66,7 @@ def names(notebook: str) -> list[str]:
 @lru_cache
 def _library() -> str:
     """The hash of this package's source: another library may find other numbers in the same coalitions."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     return digest(canonical([[str(p.relative_to(folder)), p.read_text()] for p in sorted(folder.rglob("*.py"))]))
 
 
