@@ -13,10 +13,10 @@ from unittest import mock
 
 import pytest
 
-from cdlib import store
 from cdlib.measure.executors import EXECUTORS, local, ray
 from cdlib.measure.executors.local import processes
 from cdlib.measure.executors.tasks import Where, n_places
+from cdlib.store.run import machine
 
 LOCAL = ["serial", "processes"]  # that of several machines is held to the same contract in test_cluster
 WAIT_SECONDS = 120
@@ -227,4 +227,4 @@ def test_a_quota_of_one_core_is_one_place_for_ray_too(quota, cores, monkeypatch)
     eight_cores(monkeypatch, quota)
     with ray._connected(mock.Mock(), ""):
         assert n_places() == told["num_cpus"] == cores
-    assert store.machine().endswith(f" {cores} cores")
+    assert machine().endswith(f" {cores} cores")

@@ -1,0 +1,1 @@
+"""What everything rests on: paths, parameters, names, files, errors."""

@@ -1,8 +1,7 @@
-"""The parameters of a run: one flat YAML file, checked as a whole before any work starts.
+"""The parameters of a run: a flat YAML file, checked before any work starts. Names left out have the values of digits.yaml."""
 
-A name that a file leaves out has the value of params/digits.yaml, which is also the default in the notebook that reads it.
-"""
-
+import contextlib
+import difflib
 import math
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,19 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cdlib.base import paths, registry
 from cdlib.base.errors import Refused
-from cdlib.base.registry import (
-    AGGREGATES,
-    DIRECTIONS,
-    EMBEDDINGS,
-    FEATURES,
-    ONLY,
-    OWN,
-    Feature,
-    Method,
-    applies,
-    properties,
-    starts_late,
-)
+from cdlib.base.registry import AGGREGATES, DIRECTIONS, EMBEDDINGS, FEATURES, ONLY, OWN, Feature, Method
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -167,7 +154,7 @@ class Params(BaseModel):
             "n_reference": "cluster_entropy" in kinds
             and self.n_reference < self.n_clusters
             and f"must be at least n_clusters ({self.n_clusters})",
-            "sampling_steps": starts_late(self.sampling_steps),
+            "sampling_steps": registry.starts_late(self.sampling_steps),
             "n_loo_seeds": self.n_loo_seeds > self.n_full_seeds and f"must be at most n_full_seeds ({self.n_full_seeds})",
             "n_coalitions": self.n_coalitions < 2 * n and f"must be at least {2 * n} for {n} contributors",
             "n_paper_coalitions": 0 < self.n_paper_coalitions < 2 * n and f"must be at least {2 * n} or 0 for {n} contributors",
@@ -187,7 +174,7 @@ class Params(BaseModel):
     def _not_computed(self, asked: set) -> str:
         """Why a compared method is none that the run computes, going by the parameters that are known."""
         for method in self.compared:
-            if asked >= {*ONLY.get(method, {})} and not applies(method, self.model_dump()):
+            if asked >= {*ONLY.get(method, {})} and not registry.applies(method, self.model_dump()):
                 return f"{method} needs {' and '.join(f'{k}: {v}' for k, v in ONLY[method].items())}"
             why = registry.lacking(method, self.model_dump())
             if why and "Shapley" in method and registry.NEEDS[method][0] in asked:  # others are left out: the default names them
@@ -209,15 +196,14 @@ class Params(BaseModel):
 
     def _also_wrong(self) -> str:
         try:
-            properties(self.model_dump())
+            registry.properties(self.model_dump())
         except ValueError as error:
             return str(error)
         return ""
 
     def _untrained(self, embedding: str) -> str:
-        if embedding != "digits_embedding" or self.feature == "digits_classifier":
-            return ""
-        return f"needs feature: digits_classifier; one of the others: {', '.join(EMBEDDINGS)}"
+        wrong = embedding == "digits_embedding" and self.feature != "digits_classifier"
+        return f"needs feature: digits_classifier; one of the others: {', '.join(EMBEDDINGS)}" if wrong else ""
 
     def _alphas_wrong(self, n: int) -> str:
         if len(set(self.alphas)) < len(self.alphas):
@@ -246,9 +232,8 @@ def check(values: dict, source: str, partly: bool = False, alone: bool = False) 
 
     Raises Refused, one line for each offence: source, key, value, what is allowed.
     """
-    unknown = [k for k in values if k not in Params.model_fields]
-    if unknown:
-        raise Refused(f"{source}: {unknown[0]}: {values[unknown[0]]!r}: no notebook reads this name{_nearest(unknown[0])}")
+    for name in [name for name in values if name not in Params.model_fields]:
+        raise Refused(f"{source}: {name}: {values[name]!r}: no notebook reads this name{_nearest(name)}")
     try:
         context = {"asked": set() if alone else set(values)} if partly or alone else None
         return Params.model_validate({**defaults(), **values}, context=context).model_dump()
@@ -257,8 +242,6 @@ def check(values: dict, source: str, partly: bool = False, alone: bool = False) 
 
 
 def _nearest(name: str) -> str:
-    import difflib
-
     near = difflib.get_close_matches(name, Params.model_fields, n=1)
     return f"; did you mean {near[0]}?" if near else f"; the names are listed in {paths.params().name}"
 
@@ -271,10 +254,8 @@ def _explain(error: dict) -> str:
     key, value = ".".join(str(part) for part in error["loc"]), error["input"]
     text = f"{key}: {value!r}: {message}"
     if isinstance(value, str) and error["type"].startswith(("float", "int")):
-        try:
+        with contextlib.suppress(ValueError):
             text += f": YAML reads {value} as text; write {float(value):.1e}"
-        except ValueError:
-            pass
     return text
 
 

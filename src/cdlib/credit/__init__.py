@@ -1,0 +1,1 @@
+"""Credit of each contributor, from measured coalitions and from images; no torch."""

@@ -1,0 +1,1 @@
+"""Images, who gave them, and which coalitions are asked for."""

@@ -1,0 +1,1 @@
+"""How good a credit is; how near unlearning is to retraining."""

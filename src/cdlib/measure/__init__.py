@@ -1,0 +1,1 @@
+"""v(S): from a coalition to a number."""

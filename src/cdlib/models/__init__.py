@@ -1,0 +1,1 @@
+"""Diffusion models: made, trained, pruned, unlearned, kept."""

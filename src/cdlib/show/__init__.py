@@ -1,0 +1,1 @@
+"""Tables, figures, statement and report, from a run's tidy files; no torch."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from cdlib.base import paths
 from cdlib.base.errors import Refused
-from cdlib.measure.executors.tasks import Where, n_places
+from cdlib.measure.executors.tasks import HERE, Where, n_places
 from cdlib.measure.executors.tasks import attempt as run_here
 
 MAX_RETRIES = 3  # of a task whose worker or machine is lost
@@ -23,7 +23,7 @@ LOOK_SECONDS = 60  # how often the cluster is looked at while no task ends
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(MAX_RETRIES)}  # out of memory: for ever, unless told
 
 
-def run(function: Callable, tasks: list, workers: int, where: Where) -> Iterator:
+def run(function: Callable, tasks: list, workers: int = 0, where: Where = HERE) -> Iterator:
     """Do tasks on a Ray cluster: yields (task, error or None), as all executors do.
 
     workers    at most this many at once; 0: as many as the cluster has places for
