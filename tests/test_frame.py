@@ -18,6 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.lstrip().startswith("#")]
 MAKEFILE = (ROOT / "Makefile").read_text()
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKS = sorted({(page, link) for page in PAGES for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())})
 
 
 def is_exact(line):
@@ -112,9 +114,13 @@ def test_the_readme_names_targets_that_exist(target):
     assert recipe(target)
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))
-def test_the_readme_links_to_files_that_exist(link):
-    assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{page.name}: {link}" for page, link in LINKS])
+def test_a_page_links_to_files_that_exist(page, link):
+    assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+def test_the_readme_is_read_in_five_minutes():
+    assert len(README.split()) <= 1500
 
 
 def commands(folder, **scripts):

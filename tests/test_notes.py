@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cdlib.base import params, paths
 
-NOTES = (paths.root() / "NOTES_ON_THE_PAPER.md").read_text(encoding="utf-8")
+NOTES = (paths.root() / "docs" / "notes_on_the_paper.md").read_text(encoding="utf-8")
 NAME = re.compile(r"`(\w+): ([^`]+)`")
 NAMED = NAME.findall(NOTES)
 PAPERS = ("cifar20", "celeba_hq", "artbench")

@@ -1,5 +1,6 @@
-"""REPRODUCE.md: every table and figure of the paper, and nothing that is neither committed nor made."""
+"""docs/reproduce.md: every table and figure of the paper, and nothing that is neither committed nor made."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from cdlib.base import params, paths
 from cdlib.show import paper
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "REPRODUCE.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
 EVERYTHING = {f"Table {k}" for k in range(1, 10)} | {f"Figure {k}" for k in range(1, 13)}
 FORMS = {"table": ("csv", "md", "tex"), "figure": ("pdf", "png", "csv")}
 
@@ -23,7 +24,8 @@ def rows():
 
 def named():
     """Every file that is named, in code or as a link."""
-    return set(re.findall(r"`((?:figures|params|src)/[^`\s]+)`", TEXT)) | set(re.findall(r"\]\(([^)]+)\)", TEXT))
+    links = {os.path.normpath(f"docs/{link}") for link in re.findall(r"\]\(([^)]+)\)", TEXT)}
+    return set(re.findall(r"`((?:figures|params|src)/[^`\s]+)`", TEXT)) | links
 
 
 def made(file):
