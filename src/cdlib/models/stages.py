@@ -156,9 +156,9 @@ def _fitting(x, params: dict, model):
 @lru_cache(maxsize=1)
 def _inputs(file: Path, digest: str):
     """The kept inputs, float [T, V, ...]."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    return load_file(file)["x"]
+    return load(file.read_bytes())["x"]  # not mapped: a file that is changed in place would change it
 
 
 def path(folder: Path, name: str) -> Path:
