@@ -30,6 +30,22 @@ def enumerated(game, n):
     return values
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_the_value_of_a_game_that_is_known_whole_is_its_definition(n):
+    v = np.random.default_rng(n).normal(size=2**n)
+    defined = enumerated(lambda members: v[members @ 2 ** np.arange(n)], n)
+    np.testing.assert_allclose(shapley.enumerated(v), defined, atol=1e-12)
+
+
+def test_the_game_of_notebook_04_credits_who_shares_a_digit_with_half_of_it():
+    members = coalitions.every(4)
+    digits = members[:, 0] + 1.0 * (members[:, 1] | members[:, 2])
+    np.testing.assert_allclose(shapley.enumerated(digits), [1, 0.5, 0.5, 0], atol=1e-12)
+    some = members[1:-1], digits[1:-1], digits[0], digits[-1]
+    weights = coalitions.kernel_weights(members[1:-1])
+    np.testing.assert_allclose(shapley.shapley(*some, weights=weights, ridge=0, controls=0), [1, 0.5, 0.5, 0], atol=1e-9)
+
+
 def additive(n, seed=0):
     values = np.random.default_rng(seed).exponential(size=n) / n
     return lambda members: members @ values, values

@@ -44,6 +44,21 @@ class Credit:
     again: np.ndarray | None = None
 
 
+def enumerated(utility):
+    """Shapley value of each contributor when v of every coalition is known.
+
+    utility   float [2^N]   v(S), in the order of `coalitions.every`
+
+    Returns float [N].
+    Source: eq. 4.
+    """
+    utility = np.asarray(utility, float)
+    n, rows = len(utility).bit_length() - 1, np.arange(len(utility))
+    weight = 1 / (n * special.binom(n - 1, np.minimum(coalitions.every(n).sum(1), n - 1)))
+    without = [rows[rows >> i & 1 == 0] for i in range(n)]
+    return np.array([weight[out] @ (utility[out | 1 << i] - utility[out]) for i, out in enumerate(without)])
+
+
 def paper(members, utility, empty, full):
     """Shapley value of each contributor: the closed form of eq. 5, with the sampled A = X'X / M.
 

@@ -64,6 +64,11 @@ def datamodel(n, m, alpha, seed):
     return rows
 
 
+def every(n):
+    """All coalitions, bool [2^n, n]: contributor i is in row k when bit i of k is set."""
+    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(bool)
+
+
 def everybody(n):
     """The coalition of all, bool [n]."""
     return np.ones(n, bool)
