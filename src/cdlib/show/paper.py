@@ -144,7 +144,7 @@ def _credit(run):
 
 
 def _credit_by_property(run):
-    found = run.table("attributions").query("method == @plan.OURS")
+    found = run.table("attributions").query("method == @design.OURS")
     return figures.credit_by_property(found, list(run.properties)) if len(run.properties) > 1 else None
 
 
@@ -260,7 +260,7 @@ def _words(rows):
 
 
 def _ours(run):
-    found = run.table("attributions").query("method == @plan.OURS and property == @run['property']")
+    found = run.table("attributions").query("method == @design.OURS and property == @run['property']")
     if found.empty:
         raise Missing(f"{design.OURS} has no credits")
     return found

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -37,6 +38,7 @@ def _begin(turn):
     """Begin a worker: it ends with its parent, and where there are several GPUs it takes the next one in turn."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a worker that is interrupted ends, and says nothing
     _end_with_parent()
     if torch.cuda.is_available():
         with turn.get_lock():
