@@ -37,9 +37,11 @@ import contextlib, json, os, resource, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np
 import cdlib.measure.worker
-from cdlib import params, store, utilities
-from cdlib.errors import Unwritable
-from cdlib.plan import Wanted
+from cdlib import store
+from cdlib.base import params
+from cdlib.measure import utility
+from cdlib.base.errors import Unwritable
+from cdlib.data.design import Wanted
 
 made, scratch, mounts, fault, executor = sys.argv[1:]
 scratch, mounts = Path(scratch), mounts == "True"
@@ -75,7 +77,7 @@ def mend_it():
 def measure():
     here = store.Run("04_shapley", params.check({**TINY, "executor": executor, "workers": 2}, "tiny"))
     members = np.array([[k >> i & 1 for i in range(4)] for k in range(1, 9)], bool)
-    return utilities.measure(here, Wanted("some coalitions", "retrain", members, np.zeros(8, int)))
+    return utility.measure(here, Wanted("some coalitions", "retrain", members, np.zeros(8, int)))
 
 def files():
     return {str(p.relative_to(scratch)): p.stat().st_mtime_ns for p in scratch.rglob("*") if p.is_file()}
@@ -111,8 +113,10 @@ AT_ONCE = """
 import pathlib, sys, time
 import cdlib.measure.worker
 import numpy as np
-from cdlib import params, store, utilities
-from cdlib.plan import Wanted
+from cdlib import store
+from cdlib.base import params
+from cdlib.measure import utility
+from cdlib.data.design import Wanted
 
 me, other = map(pathlib.Path, sys.argv[1:])
 me.touch()
@@ -120,16 +124,16 @@ while not other.exists():
     time.sleep(0.01)
 here = store.Run("04_shapley", params.check(TINY, "tiny"))
 members = np.array([[k >> i & 1 for i in range(4)] for k in range(1, 9)], bool)
-table = utilities.measure(here, Wanted("some coalitions", "retrain", members, np.zeros(8, int)))
+table = utility.measure(here, Wanted("some coalitions", "retrain", members, np.zeros(8, int)))
 table[["key", "members", "inception_score"]].to_csv(me, index=False)
 """
 
 # Writes the same large file again and again.
 WRITER = """
 import pathlib, sys
-from cdlib import writing
+from cdlib.base import disk
 while True:
-    writing.write_bytes(pathlib.Path(sys.argv[1]), bytes(30_000_000))
+    disk.write_bytes(pathlib.Path(sys.argv[1]), bytes(30_000_000))
 """
 
 

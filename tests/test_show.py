@@ -292,9 +292,8 @@ def test_showing_a_figure_changes_no_byte(runtime, lds_by_coalitions, tmp_path):
 
 def test_another_process_draws_the_same_bytes(tmp_path):
     style.save(figures.sizes(np.eye(9) > 0), tmp_path / "here", "sizes")
-    code = (
-        "import sys, numpy as np; from cdlib import figures as f, style; style.save(f.sizes(np.eye(9) > 0), sys.argv[1], 'sizes')"
-    )
+    code = "import sys, numpy as np; from cdlib.show import figures, style; "
+    code += "style.save(figures.sizes(np.eye(9) > 0), sys.argv[1], 'sizes')"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     subprocess.run([sys.executable, "-c", code, tmp_path / "there"], env=environment, check=True)
     assert read(tmp_path / "here") == read(tmp_path / "there")
