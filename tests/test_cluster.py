@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 
 from cdlib import store
+from cdlib.base import disk
 from cdlib.base.errors import Refused
 from cdlib.data.design import Wanted
 from cdlib.measure import utility
 from cdlib.measure.executors import EXECUTORS, ray
-from cdlib.measure.executors.tasks import Where
-from cdlib.store.measured import Measured
+from cdlib.measure.executors.tasks import Where, read_common
 
 TESTS = Path(__file__).resolve().parent
 WAIT_SECONDS = 60
@@ -253,7 +253,7 @@ def handed_over(monkeypatch):
 
     monkeypatch.setitem(EXECUTORS, "serial", note_order)
     monkeypatch.setattr(utility, "rows", lambda run, keys: keys)
-    monkeypatch.setattr(Measured, "appears", lambda measured, key, seconds: True)
+    monkeypatch.setattr(disk, "seen", lambda look, seconds=0: True)
     return rounds
 
 
@@ -272,7 +272,7 @@ def test_a_task_is_a_path_and_ids(run, handed_over):
     [tasks] = handed_over
     assert all(len(cloudpickle.dumps((utility.measure_one, task))) < 1000 for task in tasks)
     [path] = {task[0] for task in tasks}
-    folder, asked = tasks.read_common(path)
+    folder, asked = read_common(path)
     assert folder == run.folder and asked["params"] == run.params
     [spec, *_] = utility.specifications(run, WANTED)
     assert run.measured.key(asked["spec"] | {"members": "1100", "seed": 0}) == run.measured.key(spec)

@@ -133,7 +133,7 @@ def from_images(method, images, ids, folder):
     def compute(parts):
         for part in parts:
             found = gradients.features(model, torch.stack([prepared[i] for i in part.tolist()]), part, **how)
-            sketches.write(folder, part, found)
+            sketches.write(folder, {}, part, found)
 
     train, queries = sketches.kept(folder, {}, ids, compute), model.initial_noise(range(3))[:, None]
     if method == "journey_trak":

@@ -139,7 +139,7 @@ def test_coalitions_are_counted_and_those_that_failed_are_named(here):
     failed = SPEC | {"members": "11"}
     here.measured.fail(failed, "Traceback\nMemoryError: of 3 GB\n")
     records = [here.measured.read(here.measured.key(spec)) for spec in (SPEC, failed)]
-    about = provenance.about(here, [(WANTED, records)], 1)
+    about = provenance.about(here, [(WANTED, records)])
     assert about["coalitions"] == [{"procedure": "retrain", "n": 1, "train": 4.0, "sample": 1.0, "seconds": 5.0}]
     assert about["asked"] == [
         {"purpose": "everybody", "procedure": "retrain", "wanted": 2, "measured": 1, "failed": 1, "missing": 1}
@@ -159,40 +159,10 @@ def test_parameters_stand_beside_their_defaults_and_what_they_are_for(here):
 def test_the_page_shows_what_the_run_was_made_with_not_what_the_file_says_now(here):
     here.done()
     now = store.Run("08_figures", VALUES | {"images_per_contributor": 7})
-    about = provenance.about(now, None, 1)
+    about = provenance.about(now, None)
     used = {p["name"]: p["value"] for p in about["parameters"]}
     assert about["changed"] == {"images_per_contributor": 56} and used["images_per_contributor"] == 56
     assert "images_per_contributor (the run had 56)." in Page(report(now, "params/tiny.yaml")).text
-
-
-def test_energy_is_the_power_limit_times_the_time_shared_by_the_workers(here, tmp_path, monkeypatch):
-    for package in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "constraint_0_power_limit_uw").write_text("50000000\n")
-    monkeypatch.setattr(provenance, "POWERCAP", tmp_path)
-    measure(here, seconds=7200.0)
-    energy = provenance.energy(here.folder, provenance.measured(here), workers=4)
-    assert energy == {"kwh": pytest.approx(0.05), "hours": pytest.approx(2), "watts": 25}
-
-
-def test_energy_is_not_known_of_another_machine_or_without_a_limit(here, tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "POWERCAP", tmp_path / "nothing")
-    measure(here)
-    assert provenance.about(here, None, 1)["energy"] is None
-    monkeypatch.setattr(provenance, "watts", lambda device, workers: 100.0)
-    assert provenance.about(here, None, 1)["energy"] is not None
-    monkeypatch.setattr(store, "machine", lambda: "another")
-    assert provenance.about(here, None, 1)["energy"] is None
-
-
-@pytest.mark.parametrize(("told", "watts"), [("350.00", 350.0), ("[N/A]", None)])
-def test_a_gpu_is_asked_by_name(tmp_path, monkeypatch, told, watts):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f'#!/bin/sh\necho "Another, 1.00"\necho "Some GPU, {told}"\n')
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.watts("cuda Some GPU", workers=2) == watts
-    assert provenance.watts("cuda A third", workers=2) is None
 
 
 def test_the_page_of_all_runs_links_to_their_reports(here):

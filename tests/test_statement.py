@@ -186,7 +186,7 @@ def test_it_is_drawn_from_tidy_files_alone_to_the_same_bytes(scratch):
 def test_credits_are_those_on_file_with_their_intervals(scratch):
     run = finished()
     found = statement.make(run).frame.set_index("contributor").sort_index()
-    filed = run.table("attributions").query("method == @plan.OURS").set_index("contributor").sort_index()
+    filed = run.table("attributions").query("method == @design.OURS").set_index("contributor").sort_index()
     assert found[["credit", "low", "high"]].to_numpy() == pytest.approx(filed[["value", "low", "high"]].to_numpy())
     wider = statement.make(run, confidence=0.99).frame.set_index("contributor").sort_index()
     assert (wider["low"] < found["low"]).all() and (wider["rank_high"] >= found["rank_high"]).all()
@@ -268,7 +268,7 @@ def test_a_method_without_intervals_says_so(scratch):
 
 def test_intervals_that_are_on_file_at_one_confidence_are_not_made_up_at_another(scratch):
     run, method = finished(), "Leave-one-out (LOO)"
-    ours = run.table("attributions").query("method == @plan.OURS").assign(method=method)
+    ours = run.table("attributions").query("method == @design.OURS").assign(method=method)
     run.write("attributions", pd.concat([run.table("attributions"), ours], ignore_index=True))
     run.done()
     made = statement.make(run, method=method)

@@ -170,7 +170,7 @@ def report(file: Path, changes: dict | None = None):
     with contextlib.suppress(ValueError):
         datasets.check(values)
         asked = _asked(here)
-    say(f"report: {_with_size(pages.report(here, file, asked, tasks.n_workers(values)))}")
+    say(f"report: {_with_size(pages.report(here, file, asked))}")
     say(f"all runs: {_with_size(pages.index(paths.runs()))}")
 
 

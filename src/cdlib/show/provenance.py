@@ -1,12 +1,10 @@
-"""What a run's numbers come from, as plain values for its report: notebooks, parameters, versions, coalitions, energy.
+"""What a run's numbers come from, as plain values for its report: notebooks, parameters, versions, coalitions.
 
 Nothing is made up: what the run's files and this machine do not tell is left out, or said to be not known.
 """
 
-import contextlib
 import json
 import re
-import subprocess
 from pathlib import Path
 
 from cdlib import store
@@ -14,14 +12,11 @@ from cdlib.base import params, paths, sheets
 from cdlib.base.progress import duration
 from cdlib.store import cache, completion
 
-POWERCAP = Path("/sys/class/powercap")
 
-
-def about(run: store.Run, asked: list | None, workers: int) -> dict:
+def about(run: store.Run, asked: list | None) -> dict:
     """All that a report says of where its numbers come from; the keys are those of pages/report.html.
 
-    asked      (plan.Wanted, its records in the store) of all coalitions that the parameters ask for; None when that is not known
-    workers    how many coalitions are measured at once
+    asked    (design.Wanted, its records in the store) of all coalitions that the parameters ask for; None when that is not known
     """
     states, books = completion.states(run.results), notebooks(run)
     used = run.params | {name: value for s in states.values() for name, value in s["params"].items()}
@@ -41,7 +36,6 @@ def about(run: store.Run, asked: list | None, workers: int) -> dict:
         "missing": sum(w["missing"] for w in wanted),
         "failed": list({f["key"]: f for f in failed}.values()),
         "left_out": {what: why for s in states.values() for what, why in s.get("left_out", {}).items()},
-        "energy": energy(run.folder, coalitions, workers),
     }
 
 
@@ -95,34 +89,6 @@ def models(folder: Path) -> list[dict]:
     """What stands beside the weights of the full and the sparse model, of those that are there."""
     found = (cache.find(folder / "models" / f"{name}.safetensors") for name in ("full", "sparse"))
     return [about for about in found if about]
-
-
-def energy(folder: Path, coalitions: list[dict], workers: int) -> dict | None:
-    """An upper estimate of what the coalitions took: kilowatt-hours, hours, and watts for each coalition under way.
-
-    Power limit times seconds. None unless this is the machine that the run was made on, and it tells its power limit.
-    """
-    machines, devices = ({s["machine"] for s in completion.states(folder).values()}, {m["device"] for m in models(folder)})
-    if machines != {store.machine()} or len(devices) != 1 or not coalitions:
-        return None
-    limit, hours = watts(devices.pop(), workers), sum(c["seconds"] for c in coalitions) / 3600
-    return limit and {"kwh": limit * hours / 1000, "hours": hours, "watts": limit}
-
-
-def watts(device: str, workers: int) -> float | None:
-    """The power limit for one coalition under way, in watts, as this machine tells it; None when it does not.
-
-    device    `cpu`: all processors, shared by the workers; `cuda NAME`: one GPU of that name
-    """
-    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-        if device == "cpu":
-            limits = POWERCAP.glob("intel-rapl:[0-9]/constraint_0_power_limit_uw")
-            return sum(int(limit.read_text()) for limit in limits) / 1e6 / max(workers, 1) or None
-        command = ["nvidia-smi", "--query-gpu=name,power.limit", "--format=csv,noheader,nounits"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
-        gpus = (line.rpartition(", ") for line in told.splitlines())
-        return next((float(limit) for name, _, limit in gpus if name == device.partition(" ")[2]), None)
-    return None
 
 
 def count(wanted, records: list[dict]) -> dict:

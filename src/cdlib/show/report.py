@@ -30,10 +30,10 @@ CAPITALS = ("LDS", "FID")
 STATEMENT = "statement"  # a page of its own (module statement)
 
 
-def report(run, file, asked=None, workers=1):
+def report(run, file, asked=None):
     """The page of a run, whatever is there of it by now; its size is mostly that of the figures.
 
-    run, asked, workers    as of `provenance.about`
+    run, asked    as of `provenance.about`
     file                   the run's parameter file
 
     Returns the path of index.html.
@@ -47,7 +47,7 @@ def report(run, file, asked=None, workers=1):
     executed = [path.stem for path in sorted(run.path("notebooks").glob("*.ipynb")) if _executed(path, folder)]
     tables = [_table(path) for path in sorted(run.figures.glob("*.md"), key=_number) if path.stem != STATEMENT]
     figures = [_figure(path) for path in sorted(run.figures.glob("*.png"), key=_number)]
-    about = provenance.about(run, asked, workers)
+    about = provenance.about(run, asked)
     about["statement"] = (run.figures / f"{STATEMENT}.html").is_file()
     return _write(folder / "index.html", "report.html", file=file, tables=tables, figures=figures, executed=executed, **about)
 
