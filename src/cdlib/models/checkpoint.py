@@ -118,7 +118,8 @@ class Checkpoint:
         seconds, data = self.seconds + time.monotonic() - self.began, io.BytesIO()
         torch.save({"identity": self.identity, "seconds": seconds, "state": training.state()}, data)
         try:
-            disk.write_bytes(self.path, data.getbuffer())
+            with data.getbuffer() as view:  # released before the buffer goes, also when the disk refuses
+                disk.write_bytes(self.path, view)
             if self.models:
                 self._keep(training)
         except (OSError, Unwritable) as error:
